@@ -1,0 +1,52 @@
+// Owns the types by which proxy/ talks to a cluster. Types and constants only; cluster.ts and endpoint.ts implement them.
+import type { Pool } from '../http1/pool.ts';
+import type { ClusterPolicy } from '../model/policy.ts';
+import type { ServiceId } from '../model/service.ts';
+
+/**
+ * What became of an attempt (proxy-semantics §2 table), as a number so that telling it allocates nothing:
+ * a status 200..599 once a whole response head came, or one of the constants below. Feeds outlier detection and breaker.
+ */
+export type AttemptOutcome = number;
+/** Client went away, own overflow, a timer of ours that was late: nobody learns from it. */
+export const OUTCOME_IGNORED = 0;
+/** Connect refused, timed out, TLS failed; reset or EOF before or after the head; malformed response. */
+export const OUTCOME_LOCAL_FAILURE = -1;
+/** Per-try or route timeout: 504, local origin. */
+export const OUTCOME_TIMEOUT = -2;
+
+/** One `host:port` of a cluster; the object survives pushes, so the request path may hold it across an attempt. */
+export interface PickedEndpoint {
+  readonly host: string;
+  readonly port: number;
+  /** `host:port` text, ready for x-weir-upstream. */
+  readonly address: string;
+  readonly pool: Pool;
+}
+
+/** Why a pick gave nothing. */
+export type NoPick = 'NO_HEALTHY_UPSTREAM' | 'BREAKER_OPEN';
+
+/** The runtime group of one service, as the request path sees it. Every method is O(1) and allocates nothing. */
+export interface PickCluster {
+  readonly service: ServiceId;
+  readonly policy: ClusterPolicy;
+  /** True when the last pick ignored health (x-weir-panic). */
+  readonly panic: boolean;
+  /** Why the last pick that returned null did. */
+  readonly noPick: NoPick;
+  /** Counts a request in against limits.maxRequests; false: overflow (503, invisible to outlier and breaker). */
+  startRequest(): boolean;
+  endRequest(): void;
+  /** First attempt counted for the retry budget. */
+  countFirstAttempt(): void;
+  /** Takes one retry from the budget; false: used up. A retry counts from the moment it enters back-off. */
+  tryRetry(): boolean;
+  /**
+   * Chooses an endpoint and counts the attempt in (in flight, half-open slot). `tried`: endpoints of earlier attempts, avoided with up
+   * to 5 re-picks, then the last pick is used. `idempotent` false: takes a half-open probe's slot only without another candidate.
+   */
+  pick(tried: readonly PickedEndpoint[] | null, idempotent: boolean): PickedEndpoint | null;
+  /** Ends the attempt that `pick` counted in; exactly once per pick. */
+  end(endpoint: PickedEndpoint, outcome: AttemptOutcome): void;
+}
