@@ -1,0 +1,24 @@
+// npm test: the checks, then every test that needs no outside server. `npm test -- words…` keeps files whose path has one of the words.
+import { availableRegistries } from '../registries/available.ts';
+import { check } from './check.ts';
+import { run } from './processes.ts';
+import { testFiles } from './test-files.ts';
+
+const only = process.argv.slice(2);
+const checked = only.length > 0 || (await check());
+const files = await testFiles('plain', only);
+const result = await run(process.execPath, [
+  '--disable-proto=throw',
+  '--test',
+  '--test-concurrency=2',
+  '--test-timeout=300000',
+  ...files,
+]);
+const live = await testFiles('live', []);
+console.log('\nReal registries: none was asked for, these tests need none. `npm run test:live` would add:');
+for (const registry of await availableRegistries()) {
+  console.log(`  ${registry.name}: ${registry.available ? 'found' : 'not found'} (${registry.how})`);
+}
+console.log(`  in ${live.length} files of tests.`);
+if (!checked) console.log('\nA check failed above (types, lint, layers or generated files).');
+process.exitCode = checked && result.code === 0 ? 0 : 1;
