@@ -15,6 +15,8 @@ export interface MergeOverlay {
     readonly migration: string;
     /** Holds of the service are never confirmed by time while it migrates. */
     readonly holdsByTime: boolean;
+    /** A source whose word alone does not isolate an instance that another source has natively (migration.md rule 13). */
+    readonly isolationIgnores?: string;
   } | null;
   /** True when the write ledger says that this address in this source is a copy of ours (W4); the origin's source id, or null. */
   copyOrigin(service: ServiceId, source: string, host: string, port: number): string | null;

@@ -35,6 +35,8 @@ export interface ViewInstance {
   readonly held: boolean;
   /** To be probed before or while it is used: held, bad record kept, or older than lastGoodMaxAge. */
   readonly suspect: boolean;
+  /** Weighted merges only: whose shares reach it. While a migration runs, an instance that one side lacks is in both. */
+  readonly groups?: readonly string[];
   /** In the order of the sources in the config. */
   readonly provenance: readonly Provenance[];
 }

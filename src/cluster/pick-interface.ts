@@ -2,6 +2,7 @@
 import type { Pool } from '../http1/pool.ts';
 import type { ClusterPolicy } from '../model/policy.ts';
 import type { ServiceId } from '../model/service.ts';
+import { CONNECT_FAILURE, IGNORED, LOCAL_FAILURE, TIMEOUT } from '../resilience/outcome.ts';
 
 /**
  * What became of an attempt (proxy-semantics §2 table), as a number so that telling it allocates nothing:
@@ -9,11 +10,13 @@ import type { ServiceId } from '../model/service.ts';
  */
 export type AttemptOutcome = number;
 /** Client went away, own overflow, a timer of ours that was late: nobody learns from it. */
-export const OUTCOME_IGNORED = 0;
-/** Connect refused, timed out, TLS failed; reset or EOF before or after the head; malformed response. */
-export const OUTCOME_LOCAL_FAILURE = -1;
+export const OUTCOME_IGNORED = IGNORED;
+/** Reset or EOF before or after the head; malformed response: 500, local origin. */
+export const OUTCOME_LOCAL_FAILURE = LOCAL_FAILURE;
 /** Per-try or route timeout: 504, local origin. */
-export const OUTCOME_TIMEOUT = -2;
+export const OUTCOME_TIMEOUT = TIMEOUT;
+/** Connect refused, timed out, TLS failed: 503, local origin. Differs from a local failure for the gateway counter only. */
+export const OUTCOME_CONNECT_FAILURE = CONNECT_FAILURE;
 
 /** One `host:port` of a cluster; the object survives pushes, so the request path may hold it across an attempt. */
 export interface PickedEndpoint {
@@ -42,6 +45,8 @@ export interface PickCluster {
   countFirstAttempt(): void;
   /** Takes one retry from the budget; false: used up. A retry counts from the moment it enters back-off. */
   tryRetry(): boolean;
+  /** Ends a retry that `tryRetry` granted: its attempt ended, or it was given up in back-off. Only a budget without a window (interval 0) needs it. */
+  endRetry(): void;
   /**
    * Chooses an endpoint and counts the attempt in (in flight, half-open slot). `tried`: endpoints of earlier attempts, avoided with up
    * to 5 re-picks, then the last pick is used. `idempotent` false: takes a half-open probe's slot only without another candidate.

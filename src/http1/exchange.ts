@@ -111,6 +111,8 @@ export interface DownstreamConnection {
   informational(head: string): void;
   /** Answers `Expect: 100-continue` when the client waits for it and nothing was answered yet; otherwise does nothing. */
   continue100(): void;
+  /** Lifts the request deadline and the minimum rate for this exchange (streaming routes). Call it inside `request`. */
+  liftRequestTimeout(): void;
   /** Stops reading the socket (also no further request is parsed). */
   pause(): void;
   resume(): void;

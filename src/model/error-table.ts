@@ -122,6 +122,11 @@ export const ERRORS = {
   SOURCE_LOST: { family: 'registry', status: 502, summary: 'The registry is unreachable, cut the answer or timed out.' },
   SOURCE_DENIED: { family: 'registry', status: 502, summary: 'The registry refused our credentials.' },
   SOURCE_REFUSED: { family: 'registry', status: 502, summary: 'The registry refused what was asked.' },
+  DIAL_REFUSED: {
+    family: 'registry',
+    status: 502,
+    summary: 'An address that a registry reported is refused by the outbound policy (docs/operations.md).',
+  },
   // The command line.
   USAGE: { family: 'client', status: 400, summary: 'The command was called with arguments that it does not take (exit 2).' },
   API_UNREACHABLE: {

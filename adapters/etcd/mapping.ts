@@ -1,0 +1,216 @@
+// Owns the mapping between a layout's words and our model, both ways: addresses, weights, metadata, identity. Pure.
+// Called by feed.ts and writer.ts; must never throw for anything that a registry holds.
+import { canonicalHost, hostPort } from '../../src/kernel/address.ts';
+import { type DialPolicy, REFUSAL_TEXT } from '../../src/kernel/dial.ts';
+import { type Instance, type Locality, NORMAL_WEIGHT, nativeWeight, scaleWeight } from '../../src/model/instance.ts';
+import { boundedMetadata } from '../../src/model/metadata.ts';
+import { nameFault, type ServiceKey } from '../../src/model/service.ts';
+import type { RejectedRecord } from '../../src/model/snapshot.ts';
+import type { Layout, NativeInstance, NativeService, Parsed } from './layouts/layout.ts';
+import type { KeyValue } from './protocol.ts';
+
+/** Shows the lease of a record; never written. */
+export const LEASE_KEY = 'etcd.lease';
+
+/** What one key contributes to a service; `service` null: nothing that could be listed. */
+export interface KeyRecord {
+  readonly service: ServiceKey | null;
+  readonly instances: readonly Instance[];
+  readonly rejected: readonly RejectedRecord[];
+}
+
+export interface MappingOptions {
+  readonly layout: Layout;
+  readonly prefix: string;
+  readonly namespace: string;
+  readonly normalWeight: number;
+  readonly dial: DialPolicy;
+  readonly count: (what: string, by?: number) => void;
+}
+
+const NOTHING: KeyRecord = { service: null, instances: [], rejected: [] };
+
+/** One key of the store → its record. `last`: the record it had (kept for a value that became undecodable, rule 12). */
+export function recordOf(key: string, kv: KeyValue, last: KeyRecord | null, options: MappingOptions): KeyRecord {
+  const parsed = parse(key, kv, options);
+  const native = parsed.service;
+  const service = native === undefined ? null : serviceKeyOf(native, options.namespace);
+  if (service === null) {
+    if (parsed.kind !== 'skip') options.count('keys.bad');
+    return NOTHING;
+  }
+  if (parsed.kind === 'skip') return { service, instances: [], rejected: [] };
+  if (parsed.kind === 'bad') {
+    options.count('keys.bad');
+    return {
+      service,
+      instances: last?.instances ?? [],
+      rejected: [{ nativeId: safeText(parsed.id), reason: safeText(parsed.reason) }],
+    };
+  }
+  const instances: Instance[] = [];
+  const rejected: RejectedRecord[] = [];
+  for (const one of parsed.instances) {
+    const made = instanceOf(one, kv, options);
+    if (typeof made !== 'string') instances.push(made);
+    else {
+      options.count('instances.rejected');
+      rejected.push({ nativeId: safeText(one.id), reason: safeText(made) });
+    }
+  }
+  return { service, instances, rejected };
+}
+
+function parse(key: string, kv: KeyValue, { layout, prefix, count }: MappingOptions): Parsed {
+  if (!key.startsWith(prefix)) return { kind: 'skip' };
+  try {
+    return layout.parse(key.slice(prefix.length), kv.value);
+  } catch {
+    // A row that throws is our bug; it must cost this key only (rule 12).
+    count('keys.parserFault');
+    return { kind: 'skip' };
+  }
+}
+
+/** Null for a name that breaks the limits of the model. */
+export function serviceKeyOf(native: NativeService, namespace: string): ServiceKey | null {
+  const key = { namespace: native.namespace ?? namespace, name: native.name };
+  if (nameFault(key.name) !== null || nameFault(key.namespace) !== null || key.namespace.includes('/')) return null;
+  return key;
+}
+
+const LIFTED = new Set(['version', 'protocol', 'region', 'zone', 'campus']);
+
+/** A native instance → ours, or the reason why not. */
+function instanceOf(native: NativeInstance, kv: KeyValue, options: MappingOptions): Instance | string {
+  const { layout, count, dial } = options;
+  const host = canonicalHost(native.host);
+  if (host === null) return 'the host is neither a canonical IP literal nor a host name';
+  const refusal = dial(host, native.port);
+  if (refusal !== null) return REFUSAL_TEXT[refusal];
+  const weight = native.weight === undefined ? NORMAL_WEIGHT : scaleWeight(native.weight, options.normalWeight);
+  if (weight === null) return 'the weight is negative or no number';
+  const id = safeText(native.id);
+  if (id === '' || nameFault(id) !== null) return 'the id is empty or too long';
+  const bounded = boundedMetadata(native.metadata ?? []);
+  if (bounded.cut > 0) count('metadata.cut', bounded.cut);
+  const leased = kv.lease !== '0';
+  const metadata = new Map([...bounded.metadata].filter(([name]) => !LIFTED.has(name) && name !== LEASE_KEY));
+  if (leased) metadata.set(LEASE_KEY, leaseHex(kv.lease));
+  const version = native.version ?? bounded.metadata.get('version');
+  const protocol = native.protocol ?? bounded.metadata.get('protocol');
+  const locality = localityOf(bounded.metadata);
+  return {
+    id,
+    host,
+    port: native.port,
+    transport: 'tcp',
+    weight,
+    health: leased || layout.leased ? 'healthy' : 'unknown',
+    isolated: native.isolated ?? false,
+    metadata,
+    ...(version === undefined ? {} : { version }),
+    ...(protocol === undefined ? {} : { protocol }),
+    ...(locality === null ? {} : { locality }),
+  };
+}
+
+function localityOf(metadata: ReadonlyMap<string, string>): Locality | null {
+  const region = metadata.get('region');
+  const zone = metadata.get('zone');
+  const campus = metadata.get('campus');
+  if (region === undefined && zone === undefined && campus === undefined) return null;
+  return {
+    ...(region === undefined ? {} : { region }),
+    ...(zone === undefined ? {} : { zone }),
+    ...(campus === undefined ? {} : { campus }),
+  };
+}
+
+/** Control characters out, so that ids and reasons can be shown. */
+function safeText(text: string): string {
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, '?').slice(0, 200);
+}
+
+/** Lease id (decimal i64) as etcdctl prints it. */
+export function leaseHex(lease: string): string {
+  return BigInt.asUintN(64, BigInt(lease)).toString(16);
+}
+
+/** The instances of several keys as one list: one address once (highest revision wins, section 10), sorted by id. */
+export function mergeKeys(records: Iterable<{ readonly record: KeyRecord; readonly modRevision: bigint }>): {
+  instances: readonly Instance[];
+  rejected: readonly RejectedRecord[];
+  duplicates: number;
+} {
+  const byAddress = new Map<string, { instance: Instance; modRevision: bigint }>();
+  const rejected: RejectedRecord[] = [];
+  let duplicates = 0;
+  for (const { record, modRevision } of records) {
+    for (const one of record.rejected) rejected.push(one);
+    for (const instance of record.instances) {
+      const address = hostPort(instance.host, instance.port);
+      const other = byAddress.get(address);
+      if (other !== undefined) duplicates++;
+      if (other === undefined || isNewer(instance, modRevision, other)) byAddress.set(address, { instance, modRevision });
+    }
+  }
+  const instances = [...byAddress.values()].map((one) => one.instance).sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
+  return { instances, rejected, duplicates };
+}
+
+function isNewer(instance: Instance, modRevision: bigint, other: { instance: Instance; modRevision: bigint }): boolean {
+  if (modRevision !== other.modRevision) return modRevision > other.modRevision;
+  return instance.id < other.instance.id;
+}
+
+/** What a write puts where: key below nothing (prefix included), value, and the id that reads will show. */
+export interface WriteForm {
+  readonly key: string;
+  readonly id: string;
+  readonly value: string;
+}
+
+/** Our instance in the layout's form, or the reason why it cannot be written. */
+export function writeForm(service: ServiceKey, instance: Instance, options: MappingOptions): WriteForm | string {
+  const { layout, prefix, namespace, normalWeight } = options;
+  const { write } = layout;
+  if (write === undefined) return `the layout ${layout.name} is read only`;
+  const native = nativeServiceOf(service, layout, namespace);
+  if (typeof native === 'string') return native;
+  const refused = write.refuse?.(native, instance) ?? null;
+  if (refused !== null) return refused;
+  const silent = instance.isolated || instance.health === 'unhealthy';
+  if (silent && layout.normalWeight === null) {
+    return `the layout ${layout.name} can say neither unhealthy nor weight 0: remove the instance instead`;
+  }
+  const id = write.idOf(instance);
+  const weight = nativeWeight(silent ? 0 : instance.weight, normalWeight, normalWeight >= 10 ? 1 : 0.01);
+  const value = write.valueOf({ service: native, id, instance, weight, folded: folded(instance) });
+  return { key: prefix + write.keyOf(native, id), id, value };
+}
+
+/** The key that carries an id of {@link writeForm}. */
+export function keyOfId(service: ServiceKey, id: string, { layout, prefix, namespace }: MappingOptions): string | null {
+  const native = nativeServiceOf(service, layout, namespace);
+  return layout.write === undefined || typeof native === 'string' ? null : prefix + layout.write.keyOf(native, id);
+}
+
+/** Layouts that name no namespace hold one only: the source's. */
+export function nativeServiceOf(service: ServiceKey, layout: Layout, namespace: string): NativeService | string {
+  if (layout.name === 'custom') return service;
+  if (service.namespace === namespace) return { name: service.name };
+  return `this source holds the namespace ${namespace} only, not ${service.namespace}`;
+}
+
+function folded(instance: Instance): ReadonlyMap<string, string> {
+  const metadata = new Map(instance.metadata);
+  metadata.delete(LEASE_KEY);
+  if (instance.version !== undefined) metadata.set('version', instance.version);
+  if (instance.protocol !== undefined) metadata.set('protocol', instance.protocol);
+  const { region, zone, campus } = instance.locality ?? {};
+  if (region !== undefined) metadata.set('region', region);
+  if (zone !== undefined) metadata.set('zone', zone);
+  if (campus !== undefined) metadata.set('campus', campus);
+  return metadata;
+}

@@ -1,0 +1,185 @@
+// Real etcd servers as child processes on loopback. Called by live tests and by main.ts.
+// Owns the process and its data directory; must never touch a process that it did not start.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { EtcdClient } from '../../adapters/etcd/client.ts';
+import { systemClock } from '../../src/kernel/clock.ts';
+import { systemRandom } from '../../src/kernel/random.ts';
+import { eventually } from '../support/eventually.ts';
+import { type EtcdVersion, etcdBinary } from './etcd.ts';
+import { freePorts } from './free-port.ts';
+
+export interface StartEtcdOptions {
+  readonly version: EtcdVersion;
+  /** Kept at `stop` when given; else a temporary one is made and removed. */
+  readonly dataDir?: string;
+  /** Creates the user root with this password and switches authentication on. */
+  readonly auth?: { readonly password: string };
+  readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string; readonly clientCertAuth?: boolean };
+  readonly extraArgs?: readonly string[];
+}
+
+export interface EtcdServer {
+  /** `host:port` of the client URL; the same over restarts. */
+  readonly endpoint: string;
+  readonly version: EtcdVersion;
+  readonly pid: number;
+  /** Sends the signal; for SIGKILL and SIGTERM resolves when the process is gone. */
+  kill(signal: NodeJS.Signals): Promise<void>;
+  /** Starts it again (after `kill`), on the same data and port; resolves when it answers. */
+  restart(): Promise<void>;
+  /** Kill, remove the data, start: same flags, so cluster and member id stay. */
+  wipe(): Promise<void>;
+  /** Kill, copy the data away, start. */
+  snapshotData(): Promise<void>;
+  /** Kill, put the copy back, start. */
+  restoreData(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** Resolves when the server answers. Throws when there is no binary of this version. */
+export async function startEtcd(options: StartEtcdOptions): Promise<EtcdServer> {
+  const { path, how } = await etcdBinary(options.version, true);
+  if (path === null) throw new Error(`etcd ${options.version}: ${how}`);
+  const [client = 0, peer = 0] = await freePorts(2);
+  const root = await mkdtemp(join(tmpdir(), 'weir-etcd-'));
+  const server = new Server(path, options, client, peer, root);
+  await server.start();
+  return server;
+}
+
+class Server implements EtcdServer {
+  readonly endpoint: string;
+  readonly version: EtcdVersion;
+  readonly #path: string;
+  readonly #options: StartEtcdOptions;
+  readonly #peerPort: number;
+  readonly #root: string;
+  readonly #data: string;
+  readonly #copy: string;
+  #child: ChildProcess | null = null;
+  #authOn = false;
+  #output = '';
+
+  constructor(path: string, options: StartEtcdOptions, port: number, peerPort: number, root: string) {
+    this.endpoint = `127.0.0.1:${port}`;
+    this.version = options.version;
+    this.#path = path;
+    this.#options = options;
+    this.#peerPort = peerPort;
+    this.#root = root;
+    this.#data = options.dataDir ?? join(root, 'data');
+    this.#copy = join(root, 'copy');
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? -1;
+  }
+
+  async start(): Promise<void> {
+    const { tls } = this.#options;
+    const url = `${tls === undefined ? 'http' : 'https'}://${this.endpoint}`;
+    const peer = `http://127.0.0.1:${this.#peerPort}`;
+    const args = [
+      ...['--name', 'weir-test', '--data-dir', this.#data, '--listen-client-urls', url, '--advertise-client-urls', url],
+      ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer, '--initial-cluster', `weir-test=${peer}`],
+      ...['--log-level', 'error', '--unsafe-no-fsync'].slice(0, this.version === '3.6' ? 3 : 2),
+      ...(tls === undefined ? [] : ['--cert-file', tls.cert, '--key-file', tls.key, '--trusted-ca-file', tls.ca]),
+      ...(tls?.clientCertAuth === true ? ['--client-cert-auth'] : []),
+      ...(this.#options.extraArgs ?? []),
+    ];
+    const child = spawn(this.#path, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ETCD_UNSUPPORTED_ARCH: 'arm64' },
+    });
+    this.#child = child;
+    const keep = (chunk: Buffer): void => {
+      this.#output = (this.#output + chunk.toString()).slice(-4_000);
+    };
+    child.stdout?.on('data', keep);
+    child.stderr?.on('data', keep);
+    await this.#untilAnswers(child);
+    if (this.#options.auth !== undefined && !this.#authOn) await this.#switchAuthOn(this.#options.auth.password);
+  }
+
+  async kill(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#child;
+    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    child.kill(signal);
+    if (signal === 'SIGKILL' || signal === 'SIGTERM') await gone;
+  }
+
+  async restart(): Promise<void> {
+    await this.start();
+  }
+
+  async wipe(): Promise<void> {
+    await this.kill('SIGKILL');
+    await rm(this.#data, { recursive: true, force: true });
+    this.#authOn = false;
+    await this.start();
+  }
+
+  async snapshotData(): Promise<void> {
+    await this.kill('SIGKILL');
+    await rm(this.#copy, { recursive: true, force: true });
+    await cp(this.#data, this.#copy, { recursive: true });
+    await this.start();
+  }
+
+  async restoreData(): Promise<void> {
+    await this.kill('SIGKILL');
+    await rm(this.#data, { recursive: true, force: true });
+    await cp(this.#copy, this.#data, { recursive: true });
+    await this.start();
+  }
+
+  async stop(): Promise<void> {
+    await this.kill('SIGCONT');
+    await this.kill('SIGKILL');
+    await rm(this.#root, { recursive: true, force: true });
+  }
+
+  async #untilAnswers(child: ChildProcess): Promise<void> {
+    const { tls, auth } = this.#options;
+    const client = new EtcdClient(
+      [{ address: this.endpoint, tls: tls !== undefined }],
+      {
+        auth: this.#authOn && auth !== undefined ? { username: 'root', password: auth.password } : {},
+        tls: tls === undefined ? null : { ca: tls.ca, cert: tls.cert, key: tls.key },
+        timeout: 2_000,
+        normalWeight: null,
+      },
+      { clock: systemClock, random: systemRandom },
+    );
+    try {
+      await eventually(
+        async () => {
+          if (child.exitCode !== null || child.signalCode !== null) return;
+          await client.call('Range', { key: Buffer.from('/') }, AbortSignal.timeout(2_000));
+        },
+        20_000,
+        20,
+      );
+    } finally {
+      client.close();
+    }
+    if (child.exitCode !== null) throw new Error(`etcd ${this.version} ended at once: ${this.#output}`);
+  }
+
+  async #switchAuthOn(password: string): Promise<void> {
+    // The JSON gateway: our own client knows no call that changes users.
+    const post = async (path: string, body: object): Promise<void> => {
+      const answer = await fetch(`http://${this.endpoint}/v3/auth/${path}`, { method: 'POST', body: JSON.stringify(body) });
+      if (!answer.ok) throw new Error(`etcd auth ${path}: ${answer.status} ${await answer.text()}`);
+    };
+    await post('user/add', { name: 'root', password });
+    await post('role/add', { name: 'root' });
+    await post('user/grant', { user: 'root', role: 'root' });
+    await post('enable', {});
+    this.#authOn = true;
+  }
+}
