@@ -9,6 +9,8 @@ import { type Random, randomBelow } from '../kernel/random.ts';
 export class AliasTable {
   /** Indexes of weight above 0. */
   readonly #indexes: Uint32Array;
+  /** Whether a column is its own index because no weight is 0. */
+  readonly #dense: boolean;
   /** Probability of the column's own index; the alias takes the rest. */
   readonly #own: Float64Array;
   readonly #alias: Uint32Array;
@@ -16,6 +18,7 @@ export class AliasTable {
   constructor(weights: readonly number[]) {
     this.#indexes = Uint32Array.from(positiveIndexes(weights));
     const n = this.#indexes.length;
+    this.#dense = n === weights.length;
     this.#own = new Float64Array(n).fill(1);
     this.#alias = Uint32Array.from(this.#indexes);
     const total = this.#indexes.reduce((sum, index) => sum + (weights[index] ?? 0), 0);
@@ -37,8 +40,8 @@ export class AliasTable {
     if (n === 0) return -1;
     const x = random() * n;
     const column = Math.floor(x);
-    const source = x - column < (this.#own[column] ?? 1) ? this.#indexes : this.#alias;
-    return source[column] ?? -1;
+    if (x - column >= (this.#own[column] ?? 1)) return this.#alias[column] ?? -1;
+    return this.#dense ? column : (this.#indexes[column] ?? -1);
   }
 
   #fill(amounts: number[], total: number): void {

@@ -5,18 +5,23 @@ import { AliasTable } from './alias-table.ts';
 import { type Candidate, equalWeights, type Picker, weightsOf } from './picker.ts';
 
 /**
- * Equal weights: two distinct candidates, fewer in flight wins. Unequal: two draws by weight, the lower (active + 1) / weight wins.
- * On a tie the first draw wins, which is a random one of the two.
+ * Equal weights: two distinct candidates, fewer in flight wins. Unequal: two draws by weight, the lower active / weight wins.
+ * On a tie the first draw wins, which is a random one of the two: an idle cluster is shared by weight. (Comparing (active + 1) / weight
+ * would count the weight twice there: 300 and 100 would share 94 to 6, and a canary's small weight would nearly vanish.)
  */
 export class LeastRequestPicker implements Picker {
   readonly #candidates: readonly Candidate[];
   /** Null while the weights are equal. */
   readonly #table: AliasTable | null;
+  /** A copy beside each other: in a large cluster a pick costs what it misses in the cache. */
+  readonly #weights: Float64Array | null;
 
   constructor(candidates: readonly Candidate[]) {
     const weights = weightsOf(candidates);
     this.#candidates = candidates;
-    this.#table = equalWeights(weights) ? null : new AliasTable(weights);
+    const equal = equalWeights(weights);
+    this.#table = equal ? null : new AliasTable(weights);
+    this.#weights = equal ? null : Float64Array.from(weights);
   }
 
   pick(random: Random): number {
@@ -42,6 +47,6 @@ export class LeastRequestPicker implements Picker {
 
   #load(index: number): number {
     const candidate = this.#candidates[index];
-    return candidate === undefined ? Number.POSITIVE_INFINITY : (candidate.active + 1) / candidate.weight;
+    return candidate === undefined ? Number.POSITIVE_INFINITY : candidate.active / (this.#weights?.[index] ?? 0);
   }
 }

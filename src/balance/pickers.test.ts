@@ -132,7 +132,7 @@ test('of two hosts the one with fewer requests in flight is always taken', () =>
   for (let i = 0; i < 200; i++) assert.equal(picker.pick(random), 1);
 });
 
-test('unequal weights compare (active + 1) / weight', () => {
+test('unequal weights compare active / weight', () => {
   const list = hosts(300, 100);
   const [heavy, light] = list;
   assert.ok(heavy && light);
@@ -142,11 +142,21 @@ test('unequal weights compare (active + 1) / weight', () => {
     const draws = [0, 0.5];
     return () => draws.shift() ?? 0;
   };
-  heavy.active = 1;
-  light.active = 0;
+  heavy.active = 2;
+  light.active = 1;
   assert.equal(picker.pick(both()), 0, '2/300 is below 1/100');
-  heavy.active = 3;
+  heavy.active = 4;
   assert.equal(picker.pick(both()), 1, '4/300 is above 1/100');
+});
+
+test('an idle cluster is shared by weight: a canary of a hundredth gets a hundredth', () => {
+  const weights = [9_900, 100];
+  const picker = new LeastRequestPicker(hosts(...weights));
+  const random = seededRandom(11);
+  const rounds = 100_000;
+  let canary = 0;
+  for (let i = 0; i < rounds; i++) if (picker.pick(random) === 1) canary++;
+  assert.ok(Math.abs(canary / rounds - 0.01) < 0.002, `share ${canary / rounds}`);
 });
 
 test('under load least request settles in proportion to weight', () => {
