@@ -180,12 +180,12 @@ export function writeForm(service: ServiceKey, instance: Instance, options: Mapp
   if (typeof native === 'string') return native;
   const refused = write.refuse?.(native, instance) ?? null;
   if (refused !== null) return refused;
-  const silent = instance.isolated || instance.health === 'unhealthy';
-  if (silent && layout.normalWeight === null) {
+  const silent = instance.isolated || instance.health === 'unhealthy' || instance.weight === 0;
+  if (silent && (layout.normalWeight === null || layout.noZeroWeight === true)) {
     return `the layout ${layout.name} can say neither unhealthy nor weight 0: remove the instance instead`;
   }
   const id = write.idOf(instance);
-  const weight = nativeWeight(silent ? 0 : instance.weight, normalWeight, normalWeight >= 10 ? 1 : 0.01);
+  const weight = nativeWeight(silent ? 0 : instance.weight, normalWeight, layout.weightStep ?? 1);
   const value = write.valueOf({ service: native, id, instance, weight, folded: folded(instance) });
   return { key: prefix + write.keyOf(native, id), id, value };
 }

@@ -7,6 +7,8 @@ export interface Entry<T> {
   readonly modRevision: bigint;
   readonly createRevision: bigint;
   readonly lease: string;
+  /** 53 bits of the value: tells apart two histories that gave one key the same revisions. */
+  readonly print: number;
   readonly record: T;
 }
 
@@ -64,6 +66,13 @@ export class Epochs {
     return this.#seen;
   }
 
+  /** Something other than a header proved that the history is another. `header`: of the list that did. */
+  startAnew(header: ResponseHeader): void {
+    this.#epoch++;
+    this.#seen = null;
+    this.note(header.clusterId, BigInt(header.revision), BigInt(header.raftTerm));
+  }
+
   /** Judges the header of a linearizable read. True: it opened a new epoch. */
   judge(mark: Mark | null, header: ResponseHeader): boolean {
     const revision = BigInt(header.revision);
@@ -72,11 +81,8 @@ export class Epochs {
       mark !== null &&
       mark.epoch === this.#epoch &&
       (mark.clusterId !== header.clusterId || revision < mark.revision || raftTerm < mark.raftTerm);
-    if (anew) {
-      this.#epoch++;
-      this.#seen = null;
-    }
-    this.note(header.clusterId, revision, raftTerm);
+    if (anew) this.startAnew(header);
+    else this.note(header.clusterId, revision, raftTerm);
     return anew;
   }
 
@@ -135,6 +141,21 @@ export class Mirror<T> {
 
   abandonList(): void {
     this.#deleted = null;
+  }
+
+  /**
+   * True when a linearizable list cannot belong to the history that we hold although its header looks well: an older, or another,
+   * version of a key than we had by its revision. So a wiped or restored store shows that has passed our revision meanwhile (rule 5).
+   */
+  contradicts(listing: Listing): boolean {
+    const revision = BigInt(listing.header.revision);
+    return listing.kvs.some((kv) => {
+      const key = keyText(kv.key);
+      const held = key === null ? undefined : this.#entries.get(key);
+      if (held === undefined || held.modRevision > revision) return false;
+      const modRevision = BigInt(kv.modRevision);
+      return modRevision < held.modRevision || (modRevision === held.modRevision && !sameVersion(held, kv));
+    });
   }
 
   /**
@@ -209,10 +230,33 @@ export class Mirror<T> {
       }
       return;
     }
-    const after = { modRevision, createRevision: BigInt(kv.createRevision), lease: kv.lease, record };
+    const after = {
+      modRevision,
+      createRevision: BigInt(kv.createRevision),
+      lease: kv.lease,
+      print: fingerprint(kv.value),
+      record,
+    };
     this.#entries.set(key, after);
     changes.push({ key, before, after, revision: modRevision });
   }
+}
+
+function sameVersion<T>(held: Entry<T>, kv: KeyValue): boolean {
+  return held.createRevision === BigInt(kv.createRevision) && held.lease === kv.lease && held.print === fingerprint(kv.value);
+}
+
+/** cyrb53 (public domain) over bytes: not for secrets, only to see that two values differ. */
+function fingerprint(bytes: Uint8Array): number {
+  let a = 0xdeadbeef;
+  let b = 0x41c6ce57;
+  for (const byte of bytes) {
+    a = Math.imul(a ^ byte, 2_654_435_761);
+    b = Math.imul(b ^ byte, 1_597_334_677);
+  }
+  a = Math.imul(a ^ (a >>> 16), 2_246_822_507) ^ Math.imul(b ^ (b >>> 13), 3_266_489_909);
+  b = Math.imul(b ^ (b >>> 16), 2_246_822_507) ^ Math.imul(a ^ (a >>> 13), 3_266_489_909);
+  return 4_294_967_296 * (2_097_151 & b) + (a >>> 0);
 }
 
 const MAX_KEY_BYTES = 1_024;

@@ -179,6 +179,7 @@ export class WatchSession<T> {
       const listing = await listPrefix((request) => client.call('Range', request, signal), this.#prefix);
       signal.throwIfAborted();
       epochs.judge(mark, listing.header);
+      if (mirror.epoch === epochs.number && mirror.contradicts(listing)) epochs.startAnew(listing.header);
       const first = mirror.epoch < 0;
       const anew = mirror.epoch !== epochs.number;
       const next = mirror.next;

@@ -1,6 +1,6 @@
 // The file adapter keeps the contract, and its own promises about bad files and editors.
 import assert from 'node:assert/strict';
-import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -235,5 +235,64 @@ describe('file adapter', () => {
     stop.abort();
     await Promise.all(reading);
     await h.close();
+  });
+
+  it('a change that gives no notice (the target of a symlink) is found by the re-stat', async () => {
+    const good = (port: number): string => `services: {demo/hello: {instances: [{host: 10.0.0.1, port: ${port}}]}}`;
+    const elsewhere = await mkdtemp(join(tmpdir(), 'weir-file-target-'));
+    const path = join(directory, `link-${++files}.yaml`);
+    await writeFile(join(elsewhere, 'real.yaml'), good(1));
+    await symlink(join(elsewhere, 'real.yaml'), path);
+    const clock = new FakeClock();
+    const adapter = factory.create({ path }, options, deps(clock));
+    const stop = new AbortController();
+    const ports: number[] = [];
+    const reading = (async () => {
+      for await (const item of adapter.watch(key, stop.signal)) {
+        if (item.kind === 'present') ports.push(item.instances[0]?.port ?? 0);
+      }
+    })();
+    const seen = (port: number) =>
+      eventually(async () => {
+        await clock.advance(100);
+        return ports.at(-1) === port;
+      });
+    await seen(1);
+    await writeFile(join(elsewhere, 'real.yaml'), good(22));
+    await seen(22);
+    stop.abort();
+    await reading;
+    await rm(elsewhere, { recursive: true });
+  });
+
+  it('a file whose directory does not exist yet is lost, and seen once it is there', async () => {
+    const path = join(directory, `later-${++files}`, 'services.yaml');
+    const clock = new FakeClock();
+    const adapter = factory.create({ path }, options, deps(clock));
+    const sink = new RecordingSink();
+    const supervisor = new Supervisor({
+      sourceId: 'fixed',
+      adapter,
+      select: { kind: 'all' },
+      sink,
+      clock,
+      random: seededRandom(1),
+      log: silentLog,
+      timeout: 10_000,
+      maxBackoff: 2_000,
+    });
+    supervisor.start();
+    const seen = (claim: () => boolean) =>
+      eventually(async () => {
+        await clock.advance(50);
+        return claim();
+      });
+    await seen(() => sink.losses(null).length > 0);
+    assert.equal(supervisor.summary().state, 'connecting');
+    await mkdir(join(path, '..'));
+    await writeFile(path, 'services: {demo/hello: {instances: [{host: 10.0.0.1, port: 5}]}}');
+    await seen(() => sink.addresses(key).length === 1);
+    await supervisor.close();
+    await adapter.close();
   });
 });

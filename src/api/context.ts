@@ -20,6 +20,8 @@ export interface ApiDeps {
   readonly metrics: Metrics;
   readonly events: Events;
   readonly audit: Audit;
+  /** Sockets that the API may hold, so that its readers never take the descriptors of the data plane; default: no limit of its own. */
+  readonly maxConnections?: number;
 }
 
 export interface ApiContext extends ApiDeps {

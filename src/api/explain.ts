@@ -50,7 +50,7 @@ function unknown({ ports }: ApiContext, service: ServiceId): WeirError {
 }
 
 async function explain({ ports }: ApiContext, service: ServiceId, published: Published): Promise<object> {
-  const { view, verdicts, index } = published;
+  const { view, verdicts, reasons, index } = published;
   const cluster = await ports.dataPlane.state(service);
   const endpoints = endpointsByAddress(cluster);
   const states = ports.catalog.states(service);
@@ -59,7 +59,7 @@ async function explain({ ports }: ApiContext, service: ServiceId, published: Pub
     explainInstance({
       instance,
       verdict: verdicts[at] ?? 'unknown',
-      verdictReason: ports.explain.verdictReason(service, instance.network, instance.host, instance.port),
+      verdictReason: reasons[at] ?? null,
       cluster,
       endpoint: endpoints.get(hostPort(instance.host, instance.port)),
       holds,

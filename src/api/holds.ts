@@ -26,7 +26,13 @@ export function routeHolds(app: App, { ports, audit }: ApiContext): void {
   const decode = bodyDecoder(ReleaseBody);
   app.post(
     '/v1/holds/release',
-    { schema: { summary: 'Release holds', body: ReleaseBody, response: answers(Type.Object({ released: Type.Integer() })) } },
+    {
+      schema: {
+        summary: 'Release holds',
+        body: ReleaseBody,
+        response: answers(Type.Object({ released: Type.Integer({ description: 'Held instances that went.' }) })),
+      },
+    },
     async (request) => {
       const { service, source } = decode(request.body);
       if (service !== undefined && parseServiceId(service) === null) throw notAService(service);

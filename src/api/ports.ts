@@ -14,6 +14,8 @@ export interface Published {
   readonly view: View;
   /** One per instance, in the order of `view.instances`. */
   readonly verdicts: readonly Verdict[];
+  /** Why, in words (`HTTP check failed 3 times in a row: status 503`); null: nothing beyond the registries' word. */
+  readonly reasons: readonly (string | null)[];
   /** Index of the newest change of view or verdict (M9). */
   readonly index: number;
 }
@@ -52,7 +54,7 @@ export interface CatalogReader {
 export interface HoldsPort {
   /** All holds, or those of one service. */
   holds(service: ServiceId | null): readonly HoldState[];
-  /** Confirms what is held (null: any); returns how many holds ended. */
+  /** Confirms what is held (null: any); returns how many held instances went. */
   release(which: { readonly service: ServiceId | null; readonly source: string | null }): number;
   /** The newest refused records of a service, newest last; bounded. */
   rejected(service: ServiceId): readonly RejectedEntry[];
@@ -66,8 +68,6 @@ export interface ExplainPort {
     readonly from: 'settings' | 'migration';
     readonly migration?: string;
   };
-  /** Why the verdict is what it is, in words (`HTTP check failed 3 times: status 503`); null: nothing beyond the registries' word. */
-  verdictReason(service: ServiceId, network: string, host: string, port: number): string | null;
 }
 
 /** One configured source, as `/v1/sources` shows it. */

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { conflict, type FakeApi, fakeApi, liveSource, viewInstance } from '../../test/support/api-fakes.ts';
 import type { HoldState } from '../catalog/view.ts';
@@ -131,6 +132,15 @@ describe('the resources of the API', () => {
       assert.equal(answer.statusCode, 501);
       assert.match(answer.json().error.message, /not built yet/);
     }
+  });
+
+  it('docs/api.md names every call that there is', async () => {
+    const docs = readFileSync(new URL('../../docs/api.md', import.meta.url), 'utf8');
+    const api = (await get(fake, '/openapi.json')).json();
+    assert.deepEqual(
+      Object.keys(api.paths).filter((path) => !docs.includes(path)),
+      [],
+    );
   });
 
   it('/openapi.json describes every call with parameters and bodies', async () => {

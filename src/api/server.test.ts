@@ -236,17 +236,21 @@ describe('the API’s server', () => {
   });
 
   it('closes within the grace while a reader waits, streams and keeps connections', async () => {
-    const fake = await fakeApi({}, undefined);
+    const fake = await fakeApi();
     const at = fake.catalog.put('a/b', []);
     const address = await fake.api.listen();
     const waiting = call(address, 'GET', `/v1/services/a/b?index=${at}&wait=10m`);
-    const watching = call(address, 'GET', '/v1/watch');
-    await eventually(() => fake.catalog.used.length === 1);
+    const watching = raw(address, 'GET /v1/watch HTTP/1.1\r\nHost: localhost\r\n\r\n');
+    const idle = raw(address, '');
+    // The waiter's tick, the sweep of sockets and the heartbeat: both readers are in.
+    await eventually(() => fake.clock.pending === 3 && fake.catalog.used.length === 1);
     const from = systemClock.now();
     await fake.api.close();
     assert.ok(systemClock.now() - from < 2_000);
     assert.equal((await waiting).status, 200);
-    assert.match((await watching.catch(() => ({ body: 'event: reset' }))).body, /event: reset/);
+    assert.match(await watching, /^HTTP\/1\.1 200 [\s\S]*event: reset/);
+    assert.equal(await idle, '');
+    assert.equal(fake.clock.pending, 0);
   });
 
   it('refuses the ninth request that is pipelined on one connection', async () => {

@@ -94,6 +94,7 @@ export async function createApi(settings: ApiSettings, deps: ApiDeps, ports: Api
   await describeApi(app);
   for (const route of ROUTES) route(app, context);
   await app.ready();
+  if (deps.maxConnections !== undefined) app.server.maxConnections = deps.maxConnections;
   let listening: Listening | null = null;
   return {
     app,

@@ -309,8 +309,8 @@ describe('a blocking read', () => {
     assert.equal((await next.done).statusCode, 404);
   });
 
-  it('costs 10,000 readers one timer and one rendering, and a change of another service costs them nothing', async () => {
-    const size = 10_000;
+  it('costs many readers one timer and one rendering, and a change of another service costs them nothing', async () => {
+    const size = 1_000;
     const many = Array.from({ length: size }, () => get(fake, `/v1/services/game/lobby?index=${index}&wait=10m`));
     await settle(20);
     assert.ok(fake.clock.pending <= 2, `${fake.clock.pending} timers are set`);

@@ -7,17 +7,17 @@ import type { ServiceId } from '../model/service.ts';
 /** No drain for this long: dropped (dependencies.md §5). */
 const STALL_MS = 30_000;
 
-/** One event as it stands on the wire; `id` is the index to resume from. */
+/** One event as it stands on the wire; `id` is what to resume from, absent until the reader has everything. */
 export interface SseEvent {
   readonly id?: number;
-  readonly event: 'view' | 'removed' | 'source' | 'reset';
+  readonly event: 'view' | 'removed' | 'source' | 'reset' | 'synced';
   /** JSON. */
   readonly data: string;
 }
 
 /** What a client asks when it is ready to write; null: nothing to say about it any more. */
 export interface SseSource {
-  service(service: ServiceId, index: number): Promise<SseEvent | null>;
+  service(service: ServiceId, stamp: number | null): Promise<SseEvent | null>;
   source(sourceId: string): SseEvent | null;
 }
 
@@ -30,8 +30,10 @@ export class WatchClient {
   readonly #response: ServerResponse;
   readonly #source: SseSource;
   readonly #clock: Clock;
-  /** In the order of their newest change, so that an id that was sent says that everything before it was sent, too. */
+  /** In the order of their stamps, so that an id that was sent says that everything before it was sent, too. */
   readonly #services = new Map<ServiceId, number>();
+  /** The whole state at the start, read name by name as the reader takes it; what changes meanwhile is told after it. */
+  #fill: { readonly names: Iterator<ServiceId>; readonly stamp: number } | null = null;
   readonly #sources = new Set<string>();
   #pumping = false;
   #blocked = false;
@@ -43,16 +45,23 @@ export class WatchClient {
     this.#source = source;
     this.#clock = clock;
     response.on('drain', () => this.#drained());
+    // A reader that is gone is told by `close`; its last write may fail besides.
+    response.on('error', () => {});
   }
 
-  /** How many services wait to be told. */
-  get pending(): number {
-    return this.#services.size;
+  get #hasNews(): boolean {
+    return this.#fill !== null || this.#services.size > 0 || this.#sources.size > 0;
   }
 
-  changed(service: ServiceId, index: number): void {
+  changed(service: ServiceId, stamp: number): void {
     this.#services.delete(service);
-    this.#services.set(service, index);
+    this.#services.set(service, stamp);
+    this.#start();
+  }
+
+  /** Tells the whole state, then `synced` with the stamp: from there on the reader can resume. */
+  fill(names: Iterator<ServiceId>, stamp: number): void {
+    this.#fill = { names, stamp };
     this.#start();
   }
 
@@ -73,6 +82,7 @@ export class WatchClient {
     this.#closed = true;
     this.#stall?.cancel();
     this.#services.clear();
+    this.#fill = null;
     this.#sources.clear();
     this.#response.end();
   }
@@ -98,7 +108,7 @@ export class WatchClient {
       this.#response.destroy();
     } finally {
       this.#pumping = false;
-      if (!this.#blocked && !this.#closed && this.#services.size + this.#sources.size > 0) this.#start();
+      if (!this.#blocked && this.#hasNews) this.#start();
     }
   }
 
@@ -108,11 +118,25 @@ export class WatchClient {
       this.#sources.delete(sourceId);
       return this.#source.source(sourceId);
     }
-    for (const [service, index] of this.#services) {
+    if (this.#fill !== null) return this.#nextOfFill(this.#fill);
+    for (const [service, stamp] of this.#services) {
       this.#services.delete(service);
-      return this.#source.service(service, index);
+      return this.#source.service(service, stamp);
     }
     return undefined;
+  }
+
+  #nextOfFill({
+    names,
+    stamp,
+  }: {
+    readonly names: Iterator<ServiceId>;
+    readonly stamp: number;
+  }): Promise<SseEvent | null> | SseEvent {
+    const name = names.next();
+    if (name.done !== true) return this.#source.service(name.value, null);
+    this.#fill = null;
+    return { id: stamp, event: 'synced', data: '{}' };
   }
 
   #send(text: string): void {

@@ -67,21 +67,28 @@ describe('GET /v1/watch', () => {
   });
   after(() => fake.api.close());
 
-  it('starts with reset, every source and every view, the oldest change first, then tells what changes', async () => {
+  it('starts with reset, every source and every view, says when that was all, then tells what changes', async () => {
     const reader = new Reader(address, '/v1/watch');
-    await eventually(() => reader.names().length === 3);
+    await eventually(() => reader.messages.some((one) => one.event === 'synced'));
     assert.deepEqual(
-      reader.messages.map((one) => one.event),
-      ['reset', 'source', 'view', 'view', 'view'],
+      reader.messages.map((one) => [one.event, one.id === null]),
+      [
+        ['reset', true],
+        ['source', true],
+        ['view', true],
+        ['view', true],
+        ['view', true],
+        ['synced', false],
+      ],
     );
-    assert.deepEqual(reader.names(), ['b', 'a', 'cart']);
+    assert.deepEqual(reader.names(), ['a', 'b', 'cart']);
     assert.equal(reader.answer?.headers['content-type'], 'text/event-stream; charset=utf-8');
     assert.equal(reader.answer?.headers['cache-control'], 'no-store');
     const index = fake.catalog.put('game/b', []);
     const removed = fake.catalog.remove('shop/cart');
     await eventually(() => reader.names('removed').length === 1);
     assert.deepEqual(
-      reader.messages.slice(5).map((one) => [one.event, one.id, one.data.name]),
+      reader.messages.slice(6).map((one) => [one.event, one.id, one.data.name]),
       [
         ['view', String(index), 'b'],
         ['removed', String(removed), 'cart'],
@@ -106,7 +113,7 @@ describe('GET /v1/watch', () => {
 
   it('resumes by Last-Event-ID with exactly the changes and removals since', async () => {
     const first = new Reader(address, '/v1/watch?q=game/*');
-    await eventually(() => first.names().length >= 3);
+    await eventually(() => first.messages.at(-1)?.event === 'synced');
     const last = first.messages.filter((one) => one.id !== null).at(-1)?.id ?? '';
     first.close();
     fake.catalog.put('game/a', []);
@@ -124,6 +131,31 @@ describe('GET /v1/watch', () => {
       ],
     );
     second.close();
+  });
+
+  it('loses nothing when a change is told later than one that has a higher index', async () => {
+    const reader = new Reader(address, '/v1/watch?q=late/*');
+    await eventually(() => reader.messages.at(-1)?.event === 'synced');
+    const tellLate = fake.catalog.putLate('late/a', [viewInstance('10.0.0.1', 1)]);
+    fake.catalog.put('late/b', []);
+    await eventually(() => reader.names().includes('b'));
+    const last = reader.messages.at(-1)?.id ?? '';
+    reader.close();
+    tellLate();
+    const second = new Reader(address, '/v1/watch?q=late/*', { 'last-event-id': last });
+    await eventually(() => second.names().length === 1);
+    assert.deepEqual(second.names(), ['a']);
+    second.close();
+  });
+
+  it('starts anew when it was cut before it had everything', async () => {
+    const metadata = new Map(Array.from({ length: 60 }, (_, i) => [`key${i}`, 'x'.repeat(1_000)]));
+    for (let i = 0; i < 100; i++) fake.catalog.put(`cut/s${i}`, [viewInstance('10.0.0.1', 80, { metadata })]);
+    const reader = new Reader(address, '/v1/watch?q=cut/*');
+    await eventually(() => reader.names().length > 0);
+    assert.equal(reader.messages.find((one) => one.event === 'view')?.id, null, 'nothing to resume from yet');
+    reader.close();
+    for (let i = 0; i < 100; i++) fake.catalog.remove(`cut/s${i}`);
   });
 
   it('starts anew when the id is of another epoch or no id at all', async () => {

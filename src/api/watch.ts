@@ -1,9 +1,10 @@
-// Owns GET /v1/watch: Server-Sent Events `view`, `removed`, `source` (and `reset`: forget what you know, everything follows).
-// Without Last-Event-ID, or with one that is not of this process's time, the whole state comes first, oldest change first.
+// Owns GET /v1/watch: Server-Sent Events `view`, `removed`, `source`; `reset`: forget what you know, everything follows; `synced`: that was
+// everything. Without Last-Event-ID, or with one that is not of this process's time, it begins with reset and the whole state.
 
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Type } from 'typebox';
 import type { Timer } from '../kernel/clock.ts';
+import { WeirError } from '../kernel/errors.ts';
 import { parseServiceId, type ServiceId } from '../model/service.ts';
 import type { ApiContext, App } from './context.ts';
 import { queryDecoder } from './decode-request.ts';
@@ -12,7 +13,9 @@ import { sourceAnswer } from './sources.ts';
 import { type SseEvent, sseText, WatchClient } from './watch-client.ts';
 
 const HEARTBEAT_MS = 15_000;
-const BATCH = 1_000;
+const BATCH = 200;
+/** Each reader costs a comparison per change; more of them should share a sidecar of their own. [own number] */
+const MAX_WATCHERS = 1_000;
 
 const WatchQuery = Type.Object(
   { q: Type.Optional(Type.String({ description: 'Part of namespace/name, or a pattern with *.' })) },
@@ -28,7 +31,7 @@ export function routeWatch(app: App, context: ApiContext): void {
     {
       exposeHeadRoute: false,
       schema: {
-        summary: 'Server-Sent Events: view, removed, source, reset; resumes by Last-Event-ID',
+        summary: 'Server-Sent Events: view, removed, source, reset, synced; resumes by Last-Event-ID',
         querystring: WatchQuery,
         produces: ['text/event-stream'],
       },
@@ -50,8 +53,8 @@ class WatchHub {
 
   constructor(context: ApiContext) {
     this.#context = context;
-    context.feed.subscribe((service, index) => {
-      for (const { client, matches } of this.#watchers) if (matches(service)) client.changed(service, index);
+    context.feed.subscribe((service, stamp) => {
+      for (const { client, matches } of this.#watchers) if (matches(service)) client.changed(service, stamp);
     });
     const unsubscribe = context.ports.sources.subscribe((sourceId) => {
       for (const { client } of this.#watchers) client.sourceChanged(sourceId);
@@ -63,7 +66,10 @@ class WatchHub {
     });
   }
 
+  /** Throws OVERLOADED when there are too many readers. */
   open(request: FastifyRequest, reply: FastifyReply, matches: (service: ServiceId) => boolean): void {
+    if (this.#watchers.size >= MAX_WATCHERS)
+      throw new WeirError('OVERLOADED', `there are ${MAX_WATCHERS} readers of /v1/watch already`);
     reply.hijack();
     const response = reply.raw;
     for (const [name, value] of Object.entries(reply.getHeaders())) if (value !== undefined) response.setHeader(name, value);
@@ -87,37 +93,32 @@ class WatchHub {
   /** What the reader has missed: the changes past `since`, or everything. */
   #first({ client, matches }: Watcher, since: number | null): void {
     const { feed, ports } = this.#context;
-    const removed = since === null ? null : feed.removedSince(since);
-    const from = removed === null ? -1 : (since ?? -1);
-    client.write(removed === null ? sseText({ event: 'reset', data: '{}' }) : ': resumed\n\n');
+    const missed = since === null ? null : feed.since(since);
+    client.write(missed === null ? sseText({ event: 'reset', data: '{}' }) : ': resumed\n\n');
     for (const { id } of ports.sources.list()) client.sourceChanged(id);
-    const missed = [...this.#changedSince(from), ...(removed ?? [])].filter(([service]) => matches(service));
-    missed.sort((a, b) => a[1] - b[1]);
-    for (const [service, index] of missed) client.changed(service, index);
+    if (missed === null) client.fill(this.#names(matches), feed.stamp);
+    else for (const [service, stamp] of missed) if (matches(service)) client.changed(service, stamp);
   }
 
-  *#changedSince(since: number): Generator<readonly [ServiceId, number], void, void> {
-    const { catalog } = this.#context.ports;
+  *#names(matches: (service: ServiceId) => boolean): Generator<ServiceId, void, void> {
     let last: ServiceId | null = null;
     for (;;) {
-      const names: readonly ServiceId[] = catalog.names(last, BATCH);
-      for (const name of names) {
-        last = name;
-        const published = catalog.read(name);
-        if (published !== null && published.index > since) yield [name, published.index];
-      }
+      const names: readonly ServiceId[] = this.#context.ports.catalog.names(last, BATCH);
+      yield* names.filter(matches);
+      last = names.at(-1) ?? last;
       if (names.length < BATCH) return;
     }
   }
 
-  async #event(service: ServiceId, index: number): Promise<SseEvent | null> {
+  /** The newest state of a service; a service of the first state that is gone by now is nobody's news. */
+  async #event(service: ServiceId, stamp: number | null): Promise<SseEvent | null> {
     const published = this.#context.ports.catalog.read(service);
-    if (published !== null) {
-      const rendered = await this.#context.renderer.render(published);
-      return { id: rendered.revision, event: 'view', data: rendered.text };
-    }
+    const id = stamp === null ? {} : { id: stamp };
+    if (published !== null) return { ...id, event: 'view', data: (await this.#context.renderer.render(published)).text };
     const key = parseServiceId(service);
-    return { id: index, event: 'removed', data: JSON.stringify({ namespace: key?.namespace, name: key?.name, revision: index }) };
+    if (key === null || stamp === null) return null;
+    const revision = this.#context.feed.removedAt(service) ?? stamp;
+    return { ...id, event: 'removed', data: JSON.stringify({ namespace: key.namespace, name: key.name, revision }) };
   }
 
   #sourceEvent(sourceId: string): SseEvent | null {

@@ -1,6 +1,6 @@
 // Owns what is let into the catalog of one answer: outbound policy (reliability.md §4), limits of a record, duplicates (M1), forged
 // markers (M4). Called by catalog for every snapshot; must never decide what an absence means (shrink-guard does).
-import { hostPort } from '../kernel/address.ts';
+import { canonicalHost, hostPort } from '../kernel/address.ts';
 import { type DialPolicy, type DialRefusal, REFUSAL_TEXT } from '../kernel/dial.ts';
 import { type Instance, MAX_WEIGHT, type NativeId } from '../model/instance.ts';
 import { compareText } from '../model/service.ts';
@@ -25,7 +25,8 @@ const NO_DUPLICATES: MergeSource['duplicates'] = [];
 export function admit(given: readonly Instance[], previous: readonly Instance[], dial: DialPolicy, interner: Interner): Admitted {
   const refused: (RejectedRecord & { rule: DialRefusal | 'badRecord' })[] = [];
   const good: Instance[] = [];
-  for (const instance of given) {
+  for (const raw of given) {
+    const instance = withCanonicalHost(raw);
     const fault = recordFault(instance) ?? dial(instance.host, instance.port);
     if (fault === null) good.push(instance);
     else refused.push({ nativeId: instance.id, reason: reasonOf(instance, fault), rule: fault });
@@ -33,6 +34,12 @@ export function admit(given: readonly Instance[], previous: readonly Instance[],
   if (!isSorted(good)) good.sort(compareRecords);
   const { instances, duplicates } = withoutDuplicates(good);
   return { instances: reuse(instances, previous, interner), refused, duplicates };
+}
+
+/** M1: adapters canonicalise; one that does not must not split an instance in two. */
+function withCanonicalHost(instance: Instance): Instance {
+  const host = canonicalHost(instance.host);
+  return host === null || host === instance.host ? instance : { ...instance, host };
 }
 
 function recordFault(instance: Instance): 'badRecord' | null {

@@ -138,8 +138,6 @@ export class ServiceRecord {
   duplicates: MergeSource['duplicates'] = [];
   /** From disk and older than lastGoodMaxAge: probed before first use. */
   suspect = false;
-  /** The dial policy under which its addresses were judged. */
-  judgedBy: DialPolicy | null = null;
   #phase: Phase = NEVER_SEEN;
   #heardSeq = 0;
   readonly #guard: ServiceGuard;
@@ -227,6 +225,7 @@ export class ServiceRecord {
 
   expire(now: number): void {
     this.clear(now);
+    this.presence = 'neverSeen';
     this.#enter({ kind: 'expired' });
   }
 

@@ -36,3 +36,10 @@ export interface RestoredWord {
   readonly count: number;
   decode(): Pick<SourceWords, 'present' | 'held'>;
 }
+
+/** When a source was last heard from while it was live (wall ms), and its services whose word was not current then. */
+export interface Contact {
+  readonly source: string;
+  readonly contactAt: number;
+  readonly except: readonly ServiceId[];
+}

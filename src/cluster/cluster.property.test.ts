@@ -57,8 +57,21 @@ interface History {
 function run({ steps, policy, grouped }: History): void {
   const bench = new ClusterBench();
   const shape = {
-    policy: { ...DEFAULT_CLUSTER_POLICY, loadBalancer: { policy } },
-    ...(grouped ? { groups: [{ id: 'a', share: 3 }, { id: 'b', share: 1 }] } : {}), // biome-ignore format: one line
+    policy: {
+      ...DEFAULT_CLUSTER_POLICY,
+      loadBalancer: { policy },
+      // Low thresholds, so that short histories reach ejections, open breakers and both at once.
+      outlierDetection: { ...DEFAULT_CLUSTER_POLICY.outlierDetection, consecutive5xx: 3 },
+      breaker: { ...DEFAULT_CLUSTER_POLICY.breaker, consecutiveFailures: 2 },
+    },
+    ...(grouped
+      ? {
+          groups: [
+            { id: 'a', share: 3 },
+            { id: 'b', share: 1 },
+          ],
+        }
+      : {}),
   };
   let hosts: readonly Partial<EndpointUpdate>[] = [
     { host: '10.0.0.1', groups: ['a'] },
@@ -106,6 +119,6 @@ test('in any history of pushes, outcomes and waits, every pick is one that the r
       }),
       run,
     ),
-    { numRuns: 150 },
+    { numRuns: 200 },
   );
 });

@@ -87,6 +87,24 @@ test('a push that changes nothing keeps the order of the round robin', () => {
   assert.equal(new Set(order).size, 4);
 });
 
+test('a push whose policy is an equal copy, as it comes from another process, keeps the order of the round robin too', () => {
+  const off = policy({
+    loadBalancer: { policy: 'roundRobin' },
+    breaker: { enabled: false },
+    outlierDetection: { enabled: false },
+  });
+  const cluster = new ClusterBench().cluster([{}, {}, {}], { policy: off });
+  const order: string[] = [];
+  for (let i = 0; i < 6; i++) {
+    const picked = mustPick(cluster);
+    order.push(picked.address);
+    cluster.end(picked, 200);
+    cluster.update(structuredClone(update([{}, {}, {}], { policy: off })));
+  }
+  assert.deepEqual(order.slice(0, 3), order.slice(3));
+  assert.equal(new Set(order).size, 3);
+});
+
 test('a removed endpoint gets no pick, and its pool is drained when its last attempt ends', () => {
   const bench = new ClusterBench();
   const cluster = bench.cluster([{}]);

@@ -223,7 +223,8 @@ export class Cluster implements PickCluster {
     if (policy.loadBalancer.policy !== before.loadBalancer.policy || policy.panicThreshold !== before.panicThreshold) {
       this.#pickersChanged();
     }
-    if (!policy.outlierDetection.enabled || !policy.breaker.enabled) {
+    const off = (was: { enabled: boolean }, is: { enabled: boolean }): boolean => was.enabled && !is.enabled;
+    if (off(before.outlierDetection, policy.outlierDetection) || off(before.breaker, policy.breaker)) {
       this.#outcomes.policyChanged([...this.#table.values(), ...this.#table.gone()]);
     }
   }

@@ -148,6 +148,38 @@ test('a check that failed since the ejection and passes again ends it; an old or
   assert.deepEqual([...picks(cluster)].sort(), [A, B, C]);
 });
 
+test('a recovery that was told before does not end a later ejection, even if the wall clock went back in between', () => {
+  const bench = new ClusterBench();
+  const recoveredAt = bench.clock.wallNow();
+  const cluster = bench.cluster([{ recoveredAt }, {}, {}], { policy: noBreaker });
+  bench.clock.jumpWall(-3_600_000);
+  send(cluster, 5, 500, A);
+  cluster.update(update([{ recoveredAt }, {}, {}], { policy: noBreaker, revision: 2 }));
+  assert.ok(stateOf(cluster, A).ejected);
+});
+
+test('late results of a removed endpoint eject nobody', () => {
+  const bench = new ClusterBench();
+  const cluster = bench.cluster([{}], { policy: noBreaker });
+  const late = Array.from({ length: 5 }, () => cluster.pick(null, true));
+  cluster.update(update([{ host: '10.0.0.2' }], { policy: noBreaker }));
+  for (const picked of late) if (picked !== null) cluster.end(picked, 503);
+  assert.equal(ejections(bench, 'enforced') + ejections(bench, 'overflow'), 0);
+});
+
+test('an endpoint that came back is not forgotten when the ten minutes of its absence would have ended', () => {
+  const bench = new ClusterBench();
+  const long = policy({ breaker: { enabled: false }, outlierDetection: { baseEjectionTime: 700_000, maxEjectionTime: 700_000 } });
+  const cluster = bench.cluster([{}, {}, {}], { policy: long });
+  send(cluster, 5, 500, A);
+  cluster.update(update([{ host: '10.0.0.2' }, { host: '10.0.0.3' }], { policy: long }));
+  cluster.update(update([{}, {}, {}], { policy: long }));
+  bench.pass(690_000);
+  assert.ok(stateOf(cluster, A).ejected);
+  bench.pass(20_000);
+  assert.equal(stateOf(cluster, A).ejected, false, 'the sweep still looks after it');
+});
+
 test('switching outlier detection off lets everyone back at once', () => {
   const bench = new ClusterBench();
   const cluster = bench.cluster([{}, {}], { policy: noBreaker });
@@ -283,6 +315,19 @@ test('panic uses the unhealthy but not the one whose breaker is open', () => {
   cluster.update(update([{}, { verdict: 'unhealthy' }, { verdict: 'unhealthy' }], { policy: noOutlier }));
   assert.deepEqual([...picks(cluster)].sort(), [B, C]);
   assert.equal(cluster.panic, true);
+});
+
+test('an open breaker counts as unavailable for panic, a half-open one as available', () => {
+  const bench = new ClusterBench();
+  const cluster = bench.cluster([{}, {}, {}, {}], { policy: noOutlier });
+  send(cluster, 10, 503, A);
+  const unwell = { verdict: 'unhealthy' } as const;
+  cluster.update(update([{}, {}, unwell, unwell], { policy: noOutlier }));
+  picks(cluster, 1);
+  assert.equal(cluster.panic, true, '1 of 4');
+  bench.pass(30_000);
+  picks(cluster, 1);
+  assert.equal(cluster.panic, false, '2 of 4');
 });
 
 test('an open breaker survives a flap and still wakes at its time', () => {

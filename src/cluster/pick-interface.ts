@@ -48,8 +48,8 @@ export interface PickCluster {
   /** Ends a retry that `tryRetry` granted: its attempt ended, or it was given up in back-off. Only a budget without a window (interval 0) needs it. */
   endRetry(): void;
   /**
-   * Chooses an endpoint and counts the attempt in (in flight, half-open slot). `tried`: endpoints of earlier attempts, avoided with up
-   * to 5 re-picks, then the last pick is used. `idempotent` false: takes a half-open probe's slot only without another candidate.
+   * Chooses an endpoint and counts the attempt in (in flight, half-open slot). `tried`: endpoints of earlier attempts, avoided by
+   * up to 5 re-picks and then by looking at neighbours; used again only when all candidates were tried. `idempotent` false: takes a half-open probe's slot only without another candidate.
    */
   pick(tried: readonly PickedEndpoint[] | null, idempotent: boolean): PickedEndpoint | null;
   /** Ends the attempt that `pick` counted in; exactly once per pick. */

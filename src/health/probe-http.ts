@@ -91,7 +91,6 @@ export class HttpProbe implements Probe {
       headersTimeout: BACKSTOP_MS,
       bodyTimeout: BACKSTOP_MS,
       maxHeaderSize: 16_384,
-      maxResponseSize: MAX_BODY_BYTES,
       strictContentLength: true,
       connect: connector,
     });

@@ -40,12 +40,26 @@ export function frameResponse(head: ParsedResponse, method: string, into: Framin
     const refusal = frameBody(head, into) ?? frameConnection(head, into);
     if (refusal !== null) return refuse(502, `reply: ${refusal.reason}`);
   }
+  // A 204 must announce no body (RFC 9110 §8.6): whoever does may well send one, so this socket is not used again.
+  if (head.status === 204 && (into.length > 0 || (head.seen & TRANSFER_ENCODING) !== 0)) into.keepAlive = false;
   if (method === 'HEAD' || head.status === 204 || head.status === 304) {
     into.kind = 'none';
     into.length = -1;
   }
   if (into.kind === 'close') into.keepAlive = false;
   return null;
+}
+
+/** The refusal of an informational response that can mean two things: HTTP/1.0 has none, it has no body, and it ends nothing. */
+export function interimFault(head: ParsedResponse): Refusal | null {
+  if (head.minor === 0) return refuse(502, 'reply: an informational response of HTTP/1.0');
+  if ((head.seen & DECIDES_RESPONSE) === 0) return null;
+  if ((head.seen & (CONTENT_LENGTH | TRANSFER_ENCODING)) !== 0)
+    return refuse(502, 'reply: an informational response with a body');
+  const tokens = connectionTokens(head.names, head.values);
+  return tokens === null || tokens.includes('close')
+    ? refuse(502, 'reply: an informational response with a bad Connection')
+    : null;
 }
 
 interface Fields {

@@ -102,8 +102,10 @@ export class HeadReader {
   }
 }
 
+/** Text of the piece as far as the head may reach. The buffer is longer than the piece: nothing behind `to` may be looked at. */
 function firstText(buffer: Buffer, from: number, to: number, cap: number): string {
   if (to - from <= SMALL_PIECE) return buffer.toString('latin1', from, to);
-  const end = buffer.indexOf(END, from, 'latin1');
-  return buffer.toString('latin1', from, Math.min(end === -1 ? to : end + 4, from + cap));
+  const piece = buffer.subarray(from, Math.min(to, from + cap));
+  const end = piece.indexOf(END, 0, 'latin1');
+  return piece.toString('latin1', 0, end === -1 ? piece.length : end + 4);
 }

@@ -7,7 +7,7 @@ import { Deadline, type TimerWheel } from '../kernel/timer-wheel.ts';
 import { ChunkedDecoder } from './chunked.ts';
 import type { FailureClass, ResponseHead, Trailers, UpstreamConnection, UpstreamFailure, UpstreamUser } from './exchange.ts';
 import { KEEP_ALIVE } from './fields.ts';
-import { Framing, frameResponse, keepAliveHint } from './framing.ts';
+import { Framing, frameResponse, interimFault, keepAliveHint } from './framing.ts';
 import { HEAD_LIMITS, type ParsedResponse, parseResponseHead } from './head.ts';
 import { HeadReader } from './head-reader.ts';
 
@@ -155,8 +155,9 @@ export class Upstream implements UpstreamConnection {
     if (!this.#held) return;
     this.#held = false;
     if (this.#inCallback || this.#user === null) return;
+    // Reading goes on in both cases: a socket that idles unread would miss its next response, and its own end.
+    this.#socket.resume();
     if (this.#endWaits) this.#finish();
-    else this.#socket.resume();
   }
 
   upgradedWrite(view: Buffer, done: () => void): boolean {
@@ -208,6 +209,11 @@ export class Upstream implements UpstreamConnection {
   }
 
   #informational(head: ParsedResponse, at: number, length: number): void {
+    const refusal = interimFault(head);
+    if (refusal !== null) {
+      this.#fail('protocol', refusal.reason);
+      return;
+    }
     if (head.status === 101) {
       this.#switch(head, at, length);
       return;

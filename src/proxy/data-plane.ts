@@ -125,6 +125,11 @@ export class DataPlane {
     return { connections: this.#connections.connections, requests, services, servicesUsed: used, pressure };
   }
 
+  /** Listening addresses of this data plane, for the outbound policy. */
+  get own(): readonly OwnListener[] {
+    return this.#listeners.own;
+  }
+
   /** Where a listener listens now (its port, when 0 was asked for); null when it has none. */
   address(listenerId: string): { readonly host: string; readonly port: number } | null {
     return this.#listeners.address(listenerId);
@@ -230,8 +235,7 @@ export class DataPlane {
   #onPressureChanged(): void {
     const { pressure, closing, shedding, stopAccepting } = this.#gate;
     this.#deps.log.warn({ pressure, closing, shedding, stopAccepting }, 'overload actions changed');
-    if (this.#drain !== null) return;
-    for (const listener of this.#listeners.all()) listener.draining = closing;
+    if (this.#drain === null) this.#listeners.closing = closing;
   }
 }
 

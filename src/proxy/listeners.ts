@@ -50,6 +50,11 @@ export class Listeners {
     return own;
   }
 
+  /** Overload: each reply of a listener in use closes its connection. */
+  set closing(closing: boolean) {
+    for (const { listener } of this.#kept.values()) listener.draining = closing;
+  }
+
   /** Every listener that has connections, leaving ones included. */
   all(): Listener[] {
     return [...Array.from(this.#kept.values(), ({ listener }) => listener), ...this.#leaving];

@@ -14,7 +14,7 @@ export interface JournaledTarget {
 
 export function entryOf(
   registration: Registration,
-  flags: { readonly declared: boolean; readonly leaving: boolean },
+  flags: { readonly declared: boolean; readonly leaving: boolean; readonly healthy: boolean | null },
   targets: readonly Target[],
 ): JournalEntry {
   const { service, id, host, port, weight, metadata, protocol, version, sources, ttl, healthCheck, onUnhealthy } = registration;
@@ -23,6 +23,7 @@ export function entryOf(
     id,
     declared: flags.declared,
     leaving: flags.leaving,
+    healthy: flags.healthy,
     host,
     port,
     weight,

@@ -59,6 +59,8 @@ const EntryRecord = Type.Object({
   declared: Type.Boolean(),
   /** To be removed: records are left over in registries. */
   leaving: Type.Boolean(),
+  /** Last verdict of its check: where to start from, so that a restart changes nothing by itself. */
+  healthy: Type.Union([Type.Boolean(), Type.Null()]),
   host: Type.String(),
   port: Type.Number(),
   weight: Type.Number(),

@@ -27,8 +27,8 @@ export interface KeeperDeps {
   readonly log: Log;
   readonly sources: () => readonly RegistrationSource[];
   readonly audit: (line: AuditLine) => void;
-  /** A receipt is new, or (null) the record is gone: to the journal. Awaited before anything else is done to the target. */
-  readonly onReceipt: (target: Target) => Promise<void>;
+  /** A receipt is new, or the record is gone: to the journal. Not waited for: a disk that stalls must not cost a lease. */
+  readonly onReceipt: (target: Target) => void;
   /** After every outcome. */
   readonly onOutcome: (target: Target) => void;
 }
@@ -99,17 +99,23 @@ export class Keeper {
       for (const target of targets) target.dueAt = Math.max(target.dueAt, now + TOGETHER_MS);
       return;
     }
-    if (source === undefined || !source.canRegister) {
-      for (const target of targets) {
-        target.error = new SourceError('lost', `source ${sourceId} is not there to register in`);
-        target.dueAt = now + ABSENT_MS;
-        this.#deps.onOutcome(target);
-      }
-      return;
-    }
+    // A source that takes registrations no more (it is leaving) still lets us take ours away.
+    const servable = ({ leaving }: Target): boolean => source !== undefined && (leaving || source.canRegister);
+    for (const target of targets) if (!servable(target)) this.#putOff(target, now);
+    const served = targets.filter(servable);
+    if (source !== undefined && served.length > 0) this.#begin(source, served);
+  }
+
+  #putOff(target: Target, now: number): void {
+    target.error = new SourceError('lost', `source ${target.sourceId} is not there to register in`);
+    target.dueAt = now + ABSENT_MS;
+    this.#deps.onOutcome(target);
+  }
+
+  #begin({ sourceId, adapter }: RegistrationSource, targets: readonly Target[]): void {
     const hurries = targets.map((target) => target.hurries);
     for (const target of targets) target.inFlight = true;
-    const serving = this.#serve(source.adapter, targets).finally(() => {
+    const serving = this.#serve(adapter, targets).finally(() => {
       this.#serving.delete(sourceId);
       for (const [n, target] of targets.entries()) {
         target.inFlight = false;
@@ -134,7 +140,7 @@ export class Keeper {
       for (const due of of('health')) await this.#setHealth(adapter, due);
       for (const batch of batches(of('renew'))) await this.#renew(adapter, batch);
     } catch (thrown) {
-      // The journal failed, or a bug of ours: the targets stay due and are tried again.
+      // A bug of ours, or of the adapter's answers: the targets are tried again.
       this.#deps.log.error({ error: asSourceError(thrown).message }, 'keeping registrations failed');
       for (const { target } of work)
         if (target.dueAt <= this.#deps.clock.now()) target.failed(asSourceError(thrown), this.#deps.clock.now());
@@ -157,11 +163,9 @@ export class Keeper {
       this.#audit('put', target, result);
       if (result instanceof SourceError) {
         target.failed(result, this.#deps.clock.now());
-        continue;
-      }
-      target.wrote(result, action.instance, ttl, abilities, sentAt);
-      await this.#deps.onReceipt(target);
+      } else target.wrote(result, action.instance, ttl, abilities, sentAt);
     }
+    for (const { target } of batch) this.#deps.onReceipt(target);
   }
 
   async #renew(adapter: Adapter, batch: readonly Due<'renew'>[]): Promise<void> {
@@ -189,7 +193,7 @@ export class Keeper {
     this.#audit(`health ${action.health}`, target, result);
     if (result === true) {
       target.healthSet(action.health);
-      await this.#deps.onReceipt(target);
+      this.#deps.onReceipt(target);
       return;
     }
     // Not ours any more, by its own word: a put finds out, or takes the place again.
@@ -205,9 +209,9 @@ export class Keeper {
       this.#audit('remove', target, result);
       if (result === true) {
         target.removed(action.receipt, this.#deps.clock.now());
-        await this.#deps.onReceipt(target);
       } else target.failed(result, this.#deps.clock.now());
     }
+    for (const { target } of batch) this.#deps.onReceipt(target);
   }
 
   /** One call with a bounded retry; a call that fails as a whole fails for each of its records. */

@@ -21,7 +21,9 @@ import {
   registrationKey,
   registrationOf,
 } from './registration.ts';
+import { countStates, type RegistrationView, registrationView } from './registration-view.ts';
 import { Target, type TargetState } from './target.ts';
+import { Turns } from './turns.ts';
 
 /** How long an answer waits for the first word of the registries; they are kept trying after it. */
 const FIRST_WORD_MS = 2_000;
@@ -40,22 +42,6 @@ export interface RegistrationsDeps {
   readonly onLost: (details: { source: string; service: string; id: string; error: string }) => void;
   readonly journalPath: string;
   readonly uid: number | null;
-}
-
-export interface TargetView {
-  readonly state: TargetState;
-  readonly nativeId?: string;
-  /** ms until the registry stops using it without renewal. */
-  readonly leaseMs?: number;
-  readonly error?: string;
-}
-
-export interface RegistrationView {
-  readonly id: string;
-  readonly service: ServiceKey;
-  readonly host: string;
-  readonly port: number;
-  readonly targets: ReadonlyMap<string, TargetView>;
 }
 
 interface Entry {
@@ -77,14 +63,14 @@ export class Registrations {
   readonly #waiters = new Set<() => void>();
   readonly #listeners = new Set<() => void>();
   /** Changes of one registration come one after the other. */
-  readonly #queues = new Map<string, Promise<unknown>>();
+  readonly #turns = new Turns();
 
   private constructor(deps: RegistrationsDeps, journal: Journal) {
     this.#deps = deps;
     this.#journal = journal;
     this.#keeper = new Keeper({
       ...deps,
-      onReceipt: (target) => this.#save(this.#entryOf.get(target)),
+      onReceipt: (target) => void this.#save(this.#entryOf.get(target)),
       onOutcome: (target) => this.#onOutcome(target),
     });
   }
@@ -107,12 +93,21 @@ export class Registrations {
    * over): from then on it is kept. Throws WeirError BAD_REQUEST, SOURCE_NOT_FOUND, REGISTRATION_TARGET, and REGISTRATION_CONFLICT
    * where a registry says that the address is another owner's (the registration is then as it was before).
    */
-  upsert(request: RegistrationRequest): Promise<RegistrationView> {
-    const registration = registrationOf(request);
+  async upsert(request: RegistrationRequest): Promise<RegistrationView> {
+    return this.upsertComplete(registrationOf(request));
+  }
+
+  /** Like upsert, for a registration whose defaults were filled in by the caller. */
+  async upsertComplete(registration: Registration): Promise<RegistrationView> {
+    const fault = registrationFault(registration);
+    if (fault !== null) throw new WeirError('BAD_REQUEST', fault);
     const key = registrationKey(registration.service, registration.id);
-    return this.#inTurn(key, async () => {
+    return this.#turns.run(key, async () => {
       const before = this.#entries.get(key);
       if (before?.declared === true) throw declaredConflict(registration);
+      const rival = this.#rivalOf(registration);
+      if (rival !== null)
+        throw new WeirError('REGISTRATION_CONFLICT', `this host registers the address as ${rival}`, { details: { id: rival } });
       const previous = before === undefined || before.leaving ? null : before.registration;
       const entry = this.#apply(registration, false, chooseTargets(registration, this.#deps.sources(), this.#deps.nativeKey));
       await this.#save(entry);
@@ -120,7 +115,10 @@ export class Registrations {
       const targets = [...entry.targets.values()].filter(({ leaving }) => !leaving);
       await this.#settled(targets, FIRST_WORD_MS);
       const refused = targets.find((target) => target.state(this.#deps.clock.now()) === 'refused');
-      if (refused === undefined) return this.#view(entry);
+      if (refused === undefined) {
+        await this.#save(entry);
+        return this.#view(entry);
+      }
       await this.#undo(entry, previous);
       const message = `${refused.sourceId}: ${refused.error?.message ?? 'refused'}`;
       throw new WeirError('REGISTRATION_CONFLICT', message, { details: { source: refused.sourceId } });
@@ -130,7 +128,7 @@ export class Registrations {
   /** Resolves once the removal is in the journal (and done, or 2 s are over); null: there was none. Throws for a declared one. */
   remove(service: ServiceKey, id: string): Promise<RegistrationView | null> {
     const key = registrationKey(service, id);
-    return this.#inTurn(key, async () => {
+    return this.#turns.run(key, async () => {
       const entry = this.#entries.get(key);
       if (entry === undefined || entry.leaving) return null;
       if (entry.declared) throw declaredConflict(entry.registration);
@@ -158,15 +156,7 @@ export class Registrations {
 
   /** Targets by state, for metrics. */
   counts(): ReadonlyMap<TargetState, number> {
-    const counts = new Map<TargetState, number>([
-      ['pending', 0],
-      ['live', 0],
-      ['lost', 0],
-      ['refused', 0],
-    ]);
-    const now = this.#deps.clock.now();
-    for (const target of this.#entryOf.keys()) counts.set(target.state(now), (counts.get(target.state(now)) ?? 0) + 1);
-    return counts;
+    return countStates(this.#entryOf.keys(), this.#deps.clock.now());
   }
 
   /** The verdict of the registration's own check: failing means unhealthy, or taken out, as the registration says. */
@@ -178,18 +168,16 @@ export class Registrations {
       target.healthy = healthy;
       target.hurry(this.#deps.clock.now());
     }
+    void this.#save(entry);
     this.#keeper.wake();
   }
 
   /** The registrations of weir.yaml: those that are gone from it are removed, others stay as they are. Never throws; faults are logged. */
   async replaceDeclared(list: readonly Registration[]): Promise<void> {
     const declared = new Set(list.map(({ service, id }) => registrationKey(service, id)));
-    for (const registration of list) {
-      const entry = this.#apply(registration, true, this.#destinations(registration));
-      await this.#save(entry);
-    }
-    for (const [key, entry] of this.#entries)
-      if (entry.declared && !entry.leaving && !declared.has(key)) await this.#leave(entry);
+    const gone = [...this.#entries].filter(([key, entry]) => entry.declared && !entry.leaving && !declared.has(key));
+    await Promise.all(gone.map(([, entry]) => this.#leave(entry)));
+    await Promise.all(list.map((registration) => this.#declare(registration)));
     this.#keeper.wake();
   }
 
@@ -227,6 +215,29 @@ export class Registrations {
     await this.#journal.close();
   }
 
+  async #declare(registration: Registration): Promise<void> {
+    const rival = this.#rivalOf(registration);
+    if (rival === null) {
+      await this.#save(this.#apply(registration, true, this.#destinations(registration)));
+      return;
+    }
+    const { service, id } = registration;
+    this.#deps.log.error(
+      { service: serviceId(service), id, other: rival },
+      'two registrations of one service have the same address',
+    );
+  }
+
+  /** Another registration of the same service and address: both would write the same record in turns. */
+  #rivalOf(wish: Registration): string | null {
+    for (const { registration, leaving } of this.#entries.values()) {
+      const { service, id, host, port } = registration;
+      const same = host === wish.host && port === wish.port && serviceId(service) === serviceId(wish.service);
+      if (same && !leaving && id !== wish.id) return id;
+    }
+    return null;
+  }
+
   #restore(record: JournalEntry): void {
     const registration = registrationIn(record);
     const fault = registrationFault(registration);
@@ -237,8 +248,8 @@ export class Registrations {
       );
       return;
     }
-    const { declared, leaving } = record;
-    const entry: Entry = { registration, declared, leaving, healthy: null, targets: new Map() };
+    const { declared, leaving, healthy } = record;
+    const entry: Entry = { registration, declared, leaving, healthy, targets: new Map() };
     this.#entries.set(registrationKey(registration.service, registration.id), entry);
     for (const journaled of targetsIn(record)) this.#addTarget(entry, journaled, journaled);
   }
@@ -383,35 +394,8 @@ export class Registrations {
     });
   }
 
-  #inTurn<T>(key: string, task: () => Promise<T>): Promise<T> {
-    const before = this.#queues.get(key) ?? Promise.resolve();
-    const turn = before.then(task, task);
-    const settled = turn.then(
-      () => undefined,
-      () => undefined,
-    );
-    this.#queues.set(key, settled);
-    void settled.then(() => {
-      if (this.#queues.get(key) === settled) this.#queues.delete(key);
-    });
-    return turn;
-  }
-
   #view({ registration, targets }: Entry): RegistrationView {
-    const now = this.#deps.clock.now();
-    const views = new Map<string, TargetView>();
-    for (const target of targets.values()) {
-      if (target.leaving) continue;
-      const leaseMs = target.leaseLeft(now);
-      views.set(target.sourceId, {
-        state: target.state(now),
-        ...(target.receipt !== null && { nativeId: target.receipt.nativeId }),
-        ...(leaseMs !== null && { leaseMs }),
-        ...(target.error !== null && { error: target.error.message }),
-      });
-    }
-    const { id, service, host, port } = registration;
-    return { id, service, host, port, targets: views };
+    return registrationView(registration, targets.values(), this.#deps.clock.now());
   }
 }
 

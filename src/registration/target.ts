@@ -11,12 +11,12 @@ import { instanceOf, type Registration } from './registration.ts';
 
 /** From this part of the ttl without renewal on it is unknown whether the registry still has the record. */
 export const SURE_PART = 0.8;
-/** A registry that said no is asked again this often, ms: an old lease of ours, or the other owner, may be gone by then. */
-export const REFUSED_RETRY_MS = 30_000;
 /** Where no lease tells of a loss, the record is written again this often, ms. */
 const REFRESH_MS = 60_000;
 /** A failing renewal is tried again soon: the lease does not wait. */
 const MAX_BACKOFF_MS = 5_000;
+/** Registries without leases say so by a number beyond this. */
+const ENDLESS_MS = 86_400_000;
 
 export type TargetState = 'pending' | 'live' | 'lost' | 'refused';
 
@@ -66,6 +66,7 @@ export class Target {
   hurries = 0;
   #renewedAt: number | null = null;
   #leaseMs: number;
+  #renewAt = 0;
   #attempt = 0;
   #wasLive = false;
   #refused = false;
@@ -94,7 +95,7 @@ export class Target {
 
   /** ms until the registry drops the record without renewal; null: not known to be there, or no lease. */
   leaseLeft(now: number): number | null {
-    if (this.#renewedAt === null || this.receipt === null || !Number.isFinite(this.#leaseMs)) return null;
+    if (this.#renewedAt === null || this.receipt === null || this.#leaseMs > ENDLESS_MS) return null;
     return Math.max(0, Math.round(this.#renewedAt + this.#leaseMs - now));
   }
 
@@ -152,6 +153,8 @@ export class Target {
   healthSet(health: RegistryHealth): void {
     if (this.applied !== null) this.applied = { ...this.applied, health };
     this.error = null;
+    // Setting health renews nothing: the lease is due when it was.
+    this.dueAt = this.#renewAt;
   }
 
   /** The registry knows the lease no more. */
@@ -186,8 +189,9 @@ export class Target {
     this.error = error;
     this.#attempt++;
     this.#refused = error.causeKind === 'refused' || error.causeKind === 'fenced';
+    // After a ttl an old lease of ours is gone (a crash between write and journal), and the other owner may be.
     const wait = this.#refused
-      ? this.#jittered(REFUSED_RETRY_MS)
+      ? this.#jittered(this.registration.ttl)
       : reconnectDelay(this.#attempt, this.#random, 1_000, MAX_BACKOFF_MS);
     this.dueAt = now + Math.max(wait, error.retryAfterMs ?? 0);
   }
@@ -199,7 +203,8 @@ export class Target {
     this.#refused = false;
     this.#attempt = 0;
     this.error = null;
-    this.dueAt = sentAt + this.#jittered(Number.isFinite(leaseMs) ? Math.min(leaseMs, this.registration.ttl) / 3 : REFRESH_MS);
+    this.#renewAt = sentAt + this.#jittered(Number.isFinite(leaseMs) ? Math.min(leaseMs, this.registration.ttl) / 3 : REFRESH_MS);
+    this.dueAt = this.#renewAt;
   }
 
   /** W7: ± 10 %. */

@@ -120,7 +120,8 @@ function visitLeaf(schema: TSchema, marks: Marks, value: unknown, path: Path, fa
   const expected = marks.expected ?? first?.expected ?? 'something else';
   faults.push({
     path,
-    expected: Array.isArray(value) && first !== undefined ? first.expected : expected,
+    // A list with a fault of its own: too short, too long, the same twice.
+    expected: Array.isArray(value) && listBranch(schema) !== null && first !== undefined ? first.expected : expected,
     got: marks.secret ? 'something else (hidden)' : describe(marks.address ? hideUserInfo(value) : value),
     ...hint(value, enumeration),
   });

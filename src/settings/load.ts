@@ -67,7 +67,9 @@ export class SettingsLoader {
       faults: placed(faults, parsed.file, name),
       files: [...files],
     });
-    const faults = [...resolved.faults, ...check(schema, resolved.value)];
+    const unresolved = new Set(resolved.faults.map(({ path }) => pathText(path)));
+    const misfits = check(schema, resolved.value).filter(({ path }) => !unresolved.has(pathText(path)));
+    const faults = [...resolved.faults, ...misfits];
     if (faults.length > 0) return refuse(faults);
     const decoded = this.#decode(resolved.value);
     // The walk of check.ts speaks to people; the compiled decoder has the last word.

@@ -80,7 +80,7 @@ export function duration(description: string, bounds: Bounds, fallback?: number)
     'x-zero': bounds.zero === true,
     'x-expected': `a duration of ${range} such as 250ms, 5s, 10m, 24h${bounds.zero === true ? ', or 0 for none' : ''}`,
     description,
-    ...(fallback === undefined ? {} : { default: durationText(fallback) }),
+    ...(fallback === undefined ? {} : { default: fallback === 0 ? 0 : durationText(fallback) }),
   });
 }
 

@@ -298,7 +298,7 @@ export const serviceSchema = Type.Object(
           maxLength: 512,
           'x-expected': 'a name or a template such as game-{name}',
         },
-        description: 'What these services are called in a source; {name} stands for our own name without the namespace.',
+        description: 'What these services are called in a source; {name} and {namespace} stand for the parts of our own.',
       }),
     ),
     merge: Type.Optional(mergeSchema),

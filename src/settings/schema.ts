@@ -285,7 +285,10 @@ export function configSchema(factories: readonly AdapterFactory[]): TObject {
   const sources = Type.Optional(
     Type.Array(item, { maxItems: 256, description: 'Connections to registries; default: one embedded registry named local.' }),
   );
-  return Type.Object({ ...fixedKeys, sources, ...laterKeys }, { ...STRICT, description: 'Configuration of weir.' });
+  return Type.Object(
+    { ...fixedKeys, sources, ...laterKeys },
+    { ...STRICT, 'x-expected': 'a mapping of keys to values', description: 'Configuration of weir.' },
+  );
 }
 
 /** JSON Schema (2020-12) of the file, for editors: conf/schema.json. Our own marks are left out. */

@@ -217,17 +217,22 @@ function names(file: ConfigFile, found: Findings): void {
 }
 
 function templateFault(match: string, template: string): string | null {
-  if ((template.match(/\{/g) ?? []).length !== template.split('{name}').length - 1) return 'no placeholder but {name}';
-  if (template.split('{name}').length > 2) return '{name} at most once';
+  const holes: readonly string[] = template.match(/\{[^{}]*\}?/g) ?? [];
+  if (holes.some((hole) => hole !== '{name}' && hole !== '{namespace}')) return 'no placeholder but {name} and {namespace}';
+  if (new Set(holes).size < holes.length) return 'each placeholder at most once';
   const slash = match.indexOf('/');
-  if (isGlob(match.slice(slash + 1)) && !template.includes('{name}'))
-    return `{name} in it, since ${JSON.stringify(match)} can match several services`;
-  if (slash < 0 || isGlob(match.slice(0, slash)))
-    return 'a match with a whole namespace beside it, else services of two namespaces get one name';
+  const [namespace, name] = slash < 0 ? [match, match] : [match.slice(0, slash), match.slice(slash + 1)];
+  const missing =
+    isGlob(name) && !holes.includes('{name}')
+      ? '{name}'
+      : isGlob(namespace) && !holes.includes('{namespace}')
+        ? '{namespace}'
+        : null;
+  if (missing !== null) return `${missing} in it, since ${JSON.stringify(match)} can match several services`;
   return nameFault(template) === null ? null : 'a name of at most 255 bytes without control characters';
 }
 
-/** True when two different patterns with one template can give one native name to two services: their namespaces differ, their names meet. */
+/** True when two different patterns with one template can give one native name to two services: what the template leaves out differs. */
 function meet(a: string, b: string, template: string): boolean {
   const part = (match: string): readonly [string, string] => [
     match.slice(0, match.indexOf('/')),
@@ -235,8 +240,12 @@ function meet(a: string, b: string, template: string): boolean {
   ];
   const [aSpace, aName] = part(a);
   const [bSpace, bName] = part(b);
-  const namesMeet = covers(aName, bName) || covers(bName, aName);
-  return template.includes('{name}') ? aSpace !== bSpace && namesMeet : !(aSpace === bSpace && namesMeet);
+  const overlap = (x: string, y: string): boolean => covers(x, y) || covers(y, x);
+  const namesMeet = overlap(aName, bName);
+  const spacesMeet = overlap(aSpace, bSpace);
+  // A part that the template carries is equal in both; one that it leaves out may differ, and then it is two services with one name.
+  const possible = (!template.includes('{name}') || namesMeet) && (!template.includes('{namespace}') || spacesMeet);
+  return possible && !(namesMeet && spacesMeet);
 }
 
 function registrations(file: ConfigFile, sources: readonly string[], found: Findings): void {

@@ -52,8 +52,8 @@ export interface SourceSettings {
 }
 
 /**
- * The `names:` of one `services:` entry: our services that match are called so in these sources. `{name}` stands for our name's part after
- * the namespace. A template with a slash says `namespace/name` in the source's own words, one without the name alone. Entries are asked in
+ * The `names:` of one `services:` entry: our services that match are called so in these sources. `{name}` and `{namespace}` stand for the
+ * parts of our name. A template with a slash says `namespace/name` in the source's own words, one without the name alone. Entries are asked in
  * order; the first that has the source and matches decides.
  */
 export interface NameRules {

@@ -76,14 +76,26 @@ export class FakeCatalog implements CatalogReader {
     instances: readonly ViewInstance[],
     verdicts: readonly Verdict[] = instances.map(() => 'healthy'),
   ): number {
+    this.putLate(service, instances, verdicts)();
+    return this.#index;
+  }
+
+  /** As the real catalog does: readers see the change now, listeners are told when the answer is called. */
+  putLate(
+    service: ServiceId,
+    instances: readonly ViewInstance[],
+    verdicts: readonly Verdict[] = instances.map(() => 'healthy'),
+  ): () => void {
     const key = parseServiceId(service);
     if (key === null) throw new Error(`not a service: ${service}`);
     const index = ++this.#index;
     const view = { service, key, revision: index, instances, conflicts: [] };
-    this.services.set(service, { view, verdicts, index });
+    const reasons = instances.map(({ host }) => (host === '10.0.0.9' ? 'HTTP check failed 3 times: status 503' : null));
+    this.services.set(service, { view, verdicts, reasons, index });
     if (!this.stateOf.has(service)) this.stateOf.set(service, [sourceState()]);
-    for (const listener of this.#listeners) listener(service, index);
-    return index;
+    return () => {
+      for (const listener of this.#listeners) listener(service, index);
+    };
   }
 
   remove(service: ServiceId): number {
@@ -251,7 +263,6 @@ export async function fakeApi(settings: Partial<ApiSettings> = {}, clock = new F
   const events = new Events(clock, silentLog, metrics);
   const explain: ExplainPort = {
     merge: () => ({ policy: { kind: 'union' }, from: 'settings' }),
-    verdictReason: (_service, _network, host) => (host === '10.0.0.9' ? 'HTTP check failed 3 times: status 503' : null),
   };
   const ports: ApiPorts = {
     catalog,

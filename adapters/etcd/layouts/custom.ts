@@ -47,6 +47,7 @@ export function customLayout(options: CustomOptions): Layout | string {
     name: 'custom',
     prefix: '',
     normalWeight: json && pointers.weight !== undefined ? options.normalWeight : null,
+    weightStep: options.normalWeight >= 10 ? 1 : 0.01,
     leased: options.lease,
     reads: fields.includes('metadata') ? [...fields, 'locality'] : fields,
     keeps: fields.includes('metadata') ? [...fields, 'locality'] : fields,

@@ -47,6 +47,10 @@ export interface Layout {
   readonly prefix: string;
   /** The layout's normal weight (100 of ours); null: it has no weight. */
   readonly normalWeight: number | null;
+  /** The smallest weight above 0 that it can write; 1 when missing. */
+  readonly weightStep?: number;
+  /** A weight of 0 means the normal one to its readers, so that 0 cannot be written. */
+  readonly noZeroWeight?: true;
   /** Keys live under a lease, so that presence says something about health. */
   readonly leased: boolean;
   readonly reads: readonly InstanceField[];

@@ -1,0 +1,108 @@
+// Owns what only the process can tell: user, host, limits, memory, descriptors, delay of the event loop. Called by app.ts.
+import { readdirSync, readFileSync } from 'node:fs';
+import { readFile, stat } from 'node:fs/promises';
+import { homedir, hostname, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import type { PressureSample } from '../proxy/overload.ts';
+import type { Surroundings } from '../settings/references.ts';
+
+/** Loop delay that counts as full pressure (proxy-semantics §16), ms. */
+const FULL_LOOP_DELAY_MS = 200;
+const LOOP_RESOLUTION_MS = 10;
+const DEFAULT_NOFILE = 1_024;
+
+/** Null where there are no users (not on Linux). */
+export function ownUid(): number | null {
+  return process.getuid?.() ?? null;
+}
+
+/** Signal 0 asks whether a process lives; one of another user lives, too. */
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (thrown) {
+    return thrown instanceof Error && 'code' in thrown && thrown.code === 'EPERM';
+  }
+}
+
+/** Default state directory: the system's as root, else the user's. */
+function defaultStateDir(): string {
+  if (ownUid() === 0) return '/var/lib/weir';
+  return join(process.env['XDG_STATE_HOME'] ?? join(homedir(), '.local', 'state'), 'weir');
+}
+
+/** What references in the configuration are looked up in. */
+export function surroundings(): Surroundings {
+  return {
+    env: (name) => process.env[name],
+    async readFile(path, maxBytes) {
+      const { size } = await stat(path);
+      if (size > maxBytes) throw new RangeError(`the file has ${size} bytes, at most ${maxBytes} are read`);
+      return readFile(path);
+    },
+    hostName: hostname(),
+    stateDir: defaultStateDir(),
+  };
+}
+
+/** Soft limit of open files. */
+export function nofileLimit(): number {
+  try {
+    const line = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'utf8'));
+    const soft = Number(line?.[1]);
+    return Number.isInteger(soft) ? soft : DEFAULT_NOFILE;
+  } catch {
+    return DEFAULT_NOFILE;
+  }
+}
+
+/** Measures pressure; `close` ends the measuring of the loop. */
+export class PressureMeter {
+  readonly #loop = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
+  readonly #nofile: number;
+  readonly #memory: number;
+  #worstSinceScrape = 0;
+  #looked = false;
+
+  constructor(nofile: number) {
+    this.#nofile = nofile;
+    const constrained = process.constrainedMemory();
+    this.#memory = constrained > 0 && constrained < totalmem() ? constrained : totalmem();
+    this.#loop.enable();
+  }
+
+  /** One look; the loop's figure is that of the time since the look before. */
+  sample(): PressureSample {
+    // The first look covers the start of the process, which loads modules and is no sign of overload.
+    const delay = this.#looked ? Math.max(0, this.#loop.percentile(99) / 1e6 - LOOP_RESOLUTION_MS) : 0;
+    this.#looked = true;
+    this.#loop.reset();
+    this.#worstSinceScrape = Math.max(this.#worstSinceScrape, delay);
+    return {
+      memory: process.memoryUsage.rss() / this.#memory,
+      fds: openFiles() / this.#nofile,
+      loopDelay: delay / FULL_LOOP_DELAY_MS,
+    };
+  }
+
+  /** The worst p99 of a look since the last call, ms. */
+  takeWorst(): number {
+    const worst = this.#worstSinceScrape;
+    this.#worstSinceScrape = 0;
+    return worst;
+  }
+
+  close(): void {
+    this.#loop.disable();
+  }
+}
+
+function openFiles(): number {
+  try {
+    return readdirSync('/proc/self/fd').length;
+  } catch {
+    return 0;
+  }
+}

@@ -1,0 +1,41 @@
+// Owns the entry of the command line: binds program.ts to the real process. Started by bin/weir.cjs and by npm scripts.
+import { readFileSync } from 'node:fs';
+import type { Io } from './io.ts';
+import { runCli } from './program.ts';
+
+/** The package's own version; the file lies two levels up from src/cli, three from dist/src/cli. */
+function ownVersion(): string {
+  for (const place of ['../../package.json', '../../../package.json']) {
+    try {
+      const match = /"version": "([^"]+)"/.exec(readFileSync(new URL(place, import.meta.url), 'utf8'));
+      if (match?.[1] !== undefined) return match[1];
+    } catch {
+      // Not there: the other place has it.
+    }
+  }
+  return 'unknown';
+}
+
+/** Ctrl-C ends commands that go on until then; `run` and `demo` listen themselves. */
+function stopSignal(command: string | undefined): AbortSignal {
+  const stop = new AbortController();
+  if (command === 'watch' || command === 'check') process.once('SIGINT', () => stop.abort());
+  return stop.signal;
+}
+
+function processIo(args: readonly string[]): Io {
+  // `weir services | head` closes the pipe early: that is no failure.
+  process.stdout.on('error', () => process.exit(0));
+  const env = Object.entries(process.env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value] as const]));
+  return {
+    out: (text) => void process.stdout.write(text),
+    err: (text) => void process.stderr.write(text),
+    env: new Map(env),
+    stop: stopSignal(args[0]),
+  };
+}
+
+const args = process.argv.slice(2);
+const code = await runCli(args, processIo(args), ownVersion());
+// Writes to pipes and files are synchronous here; anything else that is still open must not keep a finished command alive.
+process.exit(code);

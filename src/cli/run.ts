@@ -1,0 +1,78 @@
+// Owns `weir run`: starts the sidecar and turns signals into drain, hard stop and reload.
+// SIGTERM or SIGINT: drain, exit 0. A second one: hard stop, exit 1. SIGHUP: read the configuration again.
+import { messageOf, WeirError } from '../kernel/errors.ts';
+import { errorAbout } from '../model/error-table.ts';
+import { CommandFailure, EXIT_FAILED, EXIT_OK, EXIT_USAGE, type Io } from './io.ts';
+
+/** What `startApp` of app.ts gives; named here by its shape, so that signals are tested without a sidecar. */
+export interface Runnable {
+  readonly apiAddress: string;
+  readonly proxyAddress: string;
+  /** Lame duck, then finishes what is in flight, then ends; resolves when nothing is left. */
+  drain(): Promise<void>;
+  /** Ends everything now. */
+  close(): Promise<void>;
+  /** Reads the configuration file again; never rejects for a bad one. */
+  reload?(): Promise<unknown>;
+}
+
+/** Where signals come from: `process`, or a test's own. */
+export interface Signals {
+  on(signal: 'SIGTERM' | 'SIGINT' | 'SIGHUP', listener: () => void): unknown;
+  removeListener(signal: 'SIGTERM' | 'SIGINT' | 'SIGHUP', listener: () => void): unknown;
+}
+
+export interface RunOptions {
+  readonly config?: string;
+}
+
+/** Runs the command until it is stopped; resolves with the exit code. */
+export async function run(io: Io, options: RunOptions): Promise<number> {
+  const { startApp } = await import('../app.ts');
+  return runUntilStopped(io, process, () => startApp(options.config === undefined ? {} : { configPath: options.config }));
+}
+
+/** Starts, then waits for signals. A start that fails for the operator's reasons is exit 2. */
+export async function runUntilStopped(io: Io, signals: Signals, start: () => Promise<Runnable>): Promise<number> {
+  let app: Runnable;
+  try {
+    app = await start();
+  } catch (thrown) {
+    throw startFailure(thrown);
+  }
+  io.err(`weir: API on ${app.apiAddress}, proxy on ${app.proxyAddress}\n`);
+  return new Promise((resolve) => {
+    let stopping = false;
+    const ended = (code: number): void => {
+      for (const signal of ['SIGTERM', 'SIGINT'] as const) signals.removeListener(signal, onStop);
+      signals.removeListener('SIGHUP', onReload);
+      resolve(code);
+    };
+    const failed = (thrown: unknown): void => {
+      io.err(`weir: ${messageOf(thrown)}\n`);
+      ended(EXIT_FAILED);
+    };
+    const onReload = (): void => void app.reload?.().catch((thrown: unknown) => io.err(`weir: reload: ${messageOf(thrown)}\n`));
+    const onStop = (): void => {
+      if (stopping) {
+        io.err('weir: hard stop\n');
+        // Whatever close still waits for, the second signal means now.
+        app.close().catch(() => {});
+        ended(EXIT_FAILED);
+        return;
+      }
+      stopping = true;
+      io.err('weir: draining; a second signal stops at once\n');
+      app.drain().then(() => ended(EXIT_OK), failed);
+    };
+    signals.on('SIGTERM', onStop);
+    signals.on('SIGINT', onStop);
+    signals.on('SIGHUP', onReload);
+  });
+}
+
+function startFailure(thrown: unknown): unknown {
+  if (!(thrown instanceof WeirError)) return thrown;
+  const exit = errorAbout(thrown.code)?.family === 'config' ? EXIT_USAGE : EXIT_FAILED;
+  return new CommandFailure(exit, `${thrown.code}: ${thrown.message}`);
+}
