@@ -24,4 +24,6 @@ server.listen(Number(portText), '127.0.0.1', () => {
   const address = server.address();
   if (address !== null && typeof address === 'object') console.log(address.port);
 });
+// Ctrl-C reaches the whole process group; the demo ends its upstreams itself, after the drain.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
 process.on('disconnect', () => process.exit(0));

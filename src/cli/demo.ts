@@ -105,20 +105,27 @@ function introduction(app: Runnable, upstreams: readonly DemoUpstream[]): string
   const api = app.apiAddress;
   const proxy = `http://${app.proxyAddress}`;
   const flag = api.endsWith(':7900') ? '' : ` --api ${api}`;
+  const portOf = (name: string): number => upstreams.find((one) => one.name === name)?.port ?? 0;
   const victim = upstreams.find(({ name }) => name === 'a');
+  const lines: readonly (readonly [string, string])[] = [
+    [`curl -i ${proxy}/svc/demo/hello/`, 'a request; x-weir-upstream says who answered'],
+    [`curl -s -H 'Host: hello.demo.weir' ${proxy}/`, 'the same by Host'],
+    [`curl -s ${api}/v1/services/demo/hello`, 'one view of both registries, with provenance and a conflict'],
+    [`npm run -s weir -- instances demo/hello${flag}`, 'the same as a table'],
+    [`npm run -s weir -- explain demo/hello${flag}`, 'why each instance is in or out'],
+    [`kill -9 ${victim?.pid ?? 0}`, 'upstream a dies: retries, ejection, and recovery 15 s later'],
+    [`npm run -s weir -- isolate demo/hello 127.0.0.1:${portOf('d')} --for 30s${flag}`, 'takes d out by hand'],
+  ];
+  const width = Math.max(...lines.map(([command]) => command.length));
+  const about = ({ name, port, pid, kind }: DemoUpstream): string =>
+    `${name}=127.0.0.1:${port} (pid ${pid}${kind === 'steady' ? '' : `, ${kind}`})`;
   return `
 weir demo: two embedded registries (east, west), six upstreams, one catalog, one proxy. API ${api}, proxy ${proxy}
 
 Try in another terminal:
-  curl -i ${proxy}/svc/demo/hello/                                 a request; x-weir-upstream says who answered
-  curl -s -H 'Host: hello.demo.weir' ${proxy}/                     the same by Host
-  curl -s ${api}/v1/services/demo/hello                            one view of both registries, with provenance and a conflict
-  npm run -s weir -- instances demo/hello${flag}                   the same as a table
-  npm run -s weir -- explain demo/hello${flag}                     why each instance is in or out
-  kill -9 ${victim?.pid ?? 0}                                              upstream a dies: retries, ejection, then recovery after 15 s
-  npm run -s weir -- isolate demo/hello 127.0.0.1:${upstreams.find(({ name }) => name === 'd')?.port ?? 0} --for 30s${flag}
+${lines.map(([command, what]) => `  ${command.padEnd(width)}  # ${what}`).join('\n')}
 
-Upstreams: ${upstreams.map(({ name, port, pid, kind }) => `${name}=127.0.0.1:${port} (pid ${pid}${kind === 'steady' ? '' : `, ${kind}`})`).join('  ')}
+Upstreams: ${upstreams.map(about).join('  ')}
 Counters every 2 s, Ctrl-C stops everything:
 `;
 }

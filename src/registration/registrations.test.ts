@@ -298,6 +298,15 @@ describe('registrations: refusals', () => {
     await w.registrations.shutdown('keep');
   });
 
+  it('two registrations of one service may share an address in different sources', async () => {
+    const w = await world(['a', 'b']);
+    await during(w.clock, w.registrations.upsert({ ...request, sources: ['a'], weight: 100 }));
+    const other = await during(w.clock, w.registrations.upsert({ ...request, id: 'twin', sources: ['b'], weight: 50 }));
+    assert.deepEqual([...other.targets.keys()], ['b']);
+    await assert.rejects(w.registrations.upsert({ ...request, id: 'third', sources: ['b'] }), code('REGISTRATION_CONFLICT'));
+    await w.registrations.shutdown('keep');
+  });
+
   it('two registrations of one service cannot share an address', async () => {
     const w = await world();
     await during(w.clock, w.registrations.upsert(request));

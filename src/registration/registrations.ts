@@ -105,11 +105,12 @@ export class Registrations {
     return this.#turns.run(key, async () => {
       const before = this.#entries.get(key);
       if (before?.declared === true) throw declaredConflict(registration);
-      const rival = this.#rivalOf(registration);
+      const destinations = chooseTargets(registration, this.#deps.sources(), this.#deps.nativeKey);
+      const rival = this.#rivalOf(registration, destinations);
       if (rival !== null)
         throw new WeirError('REGISTRATION_CONFLICT', `this host registers the address as ${rival}`, { details: { id: rival } });
       const previous = before === undefined || before.leaving ? null : before.registration;
-      const entry = this.#apply(registration, false, chooseTargets(registration, this.#deps.sources(), this.#deps.nativeKey));
+      const entry = this.#apply(registration, false, destinations);
       await this.#save(entry);
       this.#keeper.wake();
       const targets = [...entry.targets.values()].filter(({ leaving }) => !leaving);
@@ -216,9 +217,10 @@ export class Registrations {
   }
 
   async #declare(registration: Registration): Promise<void> {
-    const rival = this.#rivalOf(registration);
+    const destinations = this.#destinations(registration);
+    const rival = this.#rivalOf(registration, destinations);
     if (rival === null) {
-      await this.#save(this.#apply(registration, true, this.#destinations(registration)));
+      await this.#save(this.#apply(registration, true, destinations));
       return;
     }
     const { service, id } = registration;
@@ -228,12 +230,14 @@ export class Registrations {
     );
   }
 
-  /** Another registration of the same service and address: both would write the same record in turns. */
-  #rivalOf(wish: Registration): string | null {
-    for (const { registration, leaving } of this.#entries.values()) {
+  /** Another registration of the same service and address in one of the same places: both would write the same record in turns. */
+  #rivalOf(wish: Registration, destinations: readonly Destination[]): string | null {
+    const places = new Set(destinations.map(placeOf));
+    for (const { registration, leaving, targets } of this.#entries.values()) {
       const { service, id, host, port } = registration;
       const same = host === wish.host && port === wish.port && serviceId(service) === serviceId(wish.service);
-      if (same && !leaving && id !== wish.id) return id;
+      if (!same || leaving || id === wish.id) continue;
+      for (const place of targets.keys()) if (places.has(place)) return id;
     }
     return null;
   }
