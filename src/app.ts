@@ -102,7 +102,7 @@ async function start(base: Base): Promise<RunningApp> {
   const { options, clock, random, metrics, log, ends } = base;
   const startedAt = clock.now();
   const events = new Events(clock, log, metrics);
-  const audit = new Audit(clock, log);
+  const audit = new Audit(log);
 
   const loader = adapterLoader();
   const settingsLoader = new SettingsLoader(loader, surroundings());
@@ -228,7 +228,11 @@ async function start(base: Base): Promise<RunningApp> {
       timeUp: clock.now() - startedAt >= FIRST_ANSWER_MS,
     });
   const ports = apiPorts({ catalog, publish, overrides, sources, registrations, dataPlane, store, notReady, waiting });
-  const api = await createApi(settings.api, { clock, log, metrics, events, audit }, ports);
+  const api = await createApi(
+    settings.api,
+    { clock, log, metrics, events, audit, maxConnections: Math.max(64, Math.floor(nofile / 4)) },
+    ports,
+  );
   ends.push(() => api.close());
   const apiAddress = await api.listen();
   apiListener = ownListenerOf(apiAddress);

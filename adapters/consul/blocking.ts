@@ -46,10 +46,11 @@ const SLOW_PER_MS = 1 / 15_000;
 const IDLE_RETURNS = 10;
 const IDLE_WINDOW_MS = 60_000;
 
-/** Rule 6: burst 2, one a second; one in 15 s after 10 returns within 60 s that changed nothing. Times in ms of the monotonic clock. */
+/** Rule 6: burst 2, one a second; one in 15 s after 10 returns within 60 s that changed nothing, until one does. Monotonic ms. */
 export class Bucket {
   #tokens = BURST;
   #at: number;
+  #slow = false;
   /** Times of the last returns without a change, oldest first. */
   #idle: number[] = [];
 
@@ -57,14 +58,10 @@ export class Bucket {
     this.#at = now;
   }
 
-  get slow(): boolean {
-    return this.#idle.length >= IDLE_RETURNS;
-  }
-
   /** Takes a token; the time to wait before it may be used. */
   take(now: number): number {
-    const rate = this.slow ? SLOW_PER_MS : QUICK_PER_MS;
-    this.#tokens = Math.min(BURST, this.#tokens + (now - this.#at) * rate);
+    const rate = this.#slow ? SLOW_PER_MS : QUICK_PER_MS;
+    this.#tokens = Math.min(this.#slow ? 1 : BURST, this.#tokens + (now - this.#at) * rate);
     this.#at = now;
     this.#tokens -= 1;
     return this.#tokens >= 0 ? 0 : -this.#tokens / rate;
@@ -72,7 +69,12 @@ export class Bucket {
 
   /** An answer came. */
   returned(changed: boolean, now: number): void {
-    if (changed) this.#idle = [];
-    else this.#idle = [...this.#idle, now].filter((at) => now - at <= IDLE_WINDOW_MS).slice(-IDLE_RETURNS);
+    if (changed) {
+      this.#slow = false;
+      this.#idle = [];
+      return;
+    }
+    this.#idle = [...this.#idle, now].filter((at) => now - at <= IDLE_WINDOW_MS).slice(-IDLE_RETURNS);
+    if (this.#idle.length >= IDLE_RETURNS) this.#slow = true;
   }
 }

@@ -116,7 +116,9 @@ export class ConsulClient {
 
   async #json(lane: Lane, path: string, query: Query, deadlineMs: number, signal: AbortSignal): Promise<Answer> {
     const { status, bytes, headers, fromConsul } = await this.#call(lane, 'GET', path, query, null, deadlineMs, signal);
-    if (status !== 200) throw statusFailure(this.origin, path, status, bytes.toString('utf8'), { fromConsul });
+    // A key that does not exist yet: an answer with an index, on which one can wait.
+    const noKey = status === 404 && path.startsWith('/v1/kv/') && bytes.byteLength === 0 && headers.index !== null;
+    if (status !== 200 && !noKey) throw statusFailure(this.origin, path, status, bytes.toString('utf8'), { fromConsul });
     if (bytes.byteLength === 0) return { headers, body: null };
     const parsed = parseJson(bytes, { maxBytes: MAX_BODY });
     if (!parsed.ok) throw malformed(this.origin, path, `something else than JSON (${parsed.faults[0]?.expected ?? ''})`);

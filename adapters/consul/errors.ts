@@ -1,5 +1,6 @@
 // Owns what a failed call means: HTTP status and Consul's own text, or the transport's error → SourceError with a sentence that says
 // what to change. Called by client.ts; must never put a token or a value of a key into a message.
+import { parseJson } from '../../src/kernel/decode.ts';
 import { SourceError, type SourceErrorCause } from '../../src/model/snapshot.ts';
 
 /** A call that Consul answered with another status than 200. Headers of such an answer are never read (their index is a dummy). */
@@ -7,12 +8,20 @@ export class ConsulFailure extends SourceError {
   readonly status: number;
   /** The body, cut, without control characters. */
   readonly text: string;
+  readonly #body: string;
 
-  constructor(status: number, text: string, causeKind: SourceErrorCause, message: string) {
+  constructor(status: number, body: string, causeKind: SourceErrorCause, message: string) {
     super(causeKind, message);
     this.name = 'ConsulFailure';
     this.status = status;
-    this.text = text;
+    this.text = safeText(body, 300);
+    this.#body = body;
+  }
+
+  /** The body as JSON (a transaction that was rolled back has such); null when it is none. */
+  get json(): unknown {
+    const parsed = parseJson(this.#body, { maxBytes: 4 * 1024 * 1024 });
+    return parsed.ok ? parsed.value : null;
   }
 }
 
@@ -40,7 +49,7 @@ const HINTS: readonly Hint[] = [
 export function statusFailure(origin: string, path: string, status: number, body: string, oddity: Oddity): ConsulFailure {
   const text = safeText(body, 300);
   const say = (cause: SourceErrorCause, hint: string): ConsulFailure =>
-    new ConsulFailure(status, text, cause, `consul ${origin}: ${hint} (${status}${text === '' ? '' : ` ${text}`})`);
+    new ConsulFailure(status, body, cause, `consul ${origin}: ${hint} (${status}${text === '' ? '' : ` ${text}`})`);
   for (const [pattern, cause, hint] of HINTS) if (pattern.test(body)) return say(cause, hint);
   if (status >= 300 && status < 400) return say('malformed', 'it redirects, which is not followed: set address to the agent itself');
   if (status === 401 || status === 403) return say('denied', 'it refused us: check auth.token');

@@ -280,46 +280,36 @@ export function nativeFields(instance: Instance, normalWeight: number, count: Ma
 }
 
 function metaFor(instance: Instance): { meta: Record<string, string>; lost: number } {
+  const wanted = new Map<string, string>();
+  const { region, zone, campus } = instance.locality ?? {};
+  const lifted = { version: instance.version, protocol: instance.protocol, region, zone, campus };
+  for (const [key, value] of Object.entries(lifted)) if (value !== undefined) wanted.set(key, value);
+  for (const [key, value] of instance.metadata) {
+    if (key !== TAGS_KEY && !SHOWN_ONLY.has(key) && !LIFTED.has(key)) wanted.set(key, value);
+  }
   const pairs = new Map<string, string>();
+  if (instance.weight === 0) pairs.set(WEIGHT_KEY, '0');
+  if (!wanted.has(ORIGIN_KEY) && [...wanted.keys()].some((key) => escapeKey(key) !== key)) pairs.set(ESCAPED_KEY, '1');
   let lost = 0;
-  const put = (key: string, value: string | undefined): void => {
-    if (value === undefined) return;
+  for (const [key, value] of wanted) {
     const escaped = escapeKey(key);
-    const fits = pairs.size < MAX_META_PAIRS - 1 && escaped.length <= MAX_META_KEY && Buffer.byteLength(value) <= MAX_META_VALUE;
+    const fits = pairs.size < MAX_META_PAIRS && escaped.length <= MAX_META_KEY && Buffer.byteLength(value) <= MAX_META_VALUE;
     if (fits) pairs.set(escaped, value);
     else lost++;
-  };
-  const { region, zone, campus } = instance.locality ?? {};
-  for (const [key, value] of Object.entries({ version: instance.version, protocol: instance.protocol, region, zone, campus })) put(key, value);
-  if (instance.weight === 0) pairs.set(WEIGHT_KEY, '0');
-  for (const [key, value] of instance.metadata) {
-    if (key !== TAGS_KEY && !SHOWN_ONLY.has(key) && !LIFTED.has(key)) put(key, value);
   }
-  const escapes = [...instance.metadata.keys()].some((key) => escapeKey(key) !== key && !key.startsWith('consul.'));
-  if (escapes && !pairs.has(ORIGIN_KEY)) pairs.set(ESCAPED_KEY, '1');
   return { meta: Object.fromEntries(pairs), lost };
 }
 
 /** Bytes that a key of Meta may not hold are written `_xHH_`; so are what looks like that already and the reserved prefix. */
 export function escapeKey(key: string): string {
-  let escaped = '';
-  for (const byte of Buffer.from(key)) {
-    const char = String.fromCharCode(byte);
-    escaped += /[a-zA-Z0-9_-]/.test(char) ? char : hex(byte);
-  }
-  escaped = escaped === key ? key.replace(/_(?=x[0-9a-f]{2}_)/g, '_x5f_') : rebuild(key);
-  return escaped.startsWith('consul-') ? `_x63_${escaped.slice(1)}` : escaped;
-}
-
-/** The slow way for keys with foreign bytes: literal look-alikes first, then the bytes. */
-function rebuild(key: string): string {
-  let out = '';
+  // A NUL cannot stand in a key of ours: it keeps the place of an underscore that would begin a look-alike.
   const guarded = key.replace(/_(?=x[0-9a-f]{2}_)/g, '\u0000');
+  let escaped = '';
   for (const byte of Buffer.from(guarded)) {
     const char = String.fromCharCode(byte);
-    out += byte === 0 ? '_x5f_' : /[a-zA-Z0-9_-]/.test(char) ? char : hex(byte);
+    escaped += byte === 0 ? hex(0x5f) : /[a-zA-Z0-9_-]/.test(char) ? char : hex(byte);
   }
-  return out;
+  return escaped.startsWith('consul-') ? `${hex(0x63)}${escaped.slice(1)}` : escaped;
 }
 
 function hex(byte: number): string {

@@ -14,7 +14,7 @@ import { Leases } from './leases.ts';
 import { listPrefix } from './lister.ts';
 import { type MappingOptions, mergeKeys, nativeServiceOf, recordOf } from './mapping.ts';
 import { Epochs, keyText } from './mirror.ts';
-import type { SessionDeps } from './session.ts';
+import type { SessionDeps } from './round.ts';
 import { EtcdStateStore } from './state-store.ts';
 import { Writer } from './writer.ts';
 

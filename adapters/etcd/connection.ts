@@ -1,9 +1,10 @@
 // Owns one gRPC channel to one member of etcd: unary calls with a deadline and an abort, raw streams, nothing else.
 // Called by client.ts; must never retry, queue or choose another member (that is what makes a loss visible).
+import type { Socket } from 'node:net';
 import { type ChannelCredentials, type ChannelOptions, Client, credentials, Metadata } from '@grpc/grpc-js';
 import type { Clock } from '../../src/kernel/clock.ts';
 import { DEADLINE_EXCEEDED, EtcdFailure } from './errors.ts';
-import { type CallName, type Calls, type Codec, codec } from './protocol.ts';
+import { type CallName, type Calls, codec } from './protocol.ts';
 
 /** TLS material, already read from the files. */
 export interface TlsMaterial {
@@ -29,18 +30,6 @@ export interface CallStream<N extends CallName> {
   cancel(): void;
 }
 
-const codecs = new Map<CallName, unknown>();
-
-function codecOf<N extends CallName>(name: N): Codec<N> {
-  let found = codecs.get(name);
-  if (found === undefined) {
-    found = codec(name);
-    codecs.set(name, found);
-  }
-  // cast: the map is filled above by the same name, its value type cannot say so.
-  return found as Codec<N>;
-}
-
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
 /** Keepalive 10 s + 5 s: etcd refuses pings under 5 s, and half-open TCP must be found within 30 s. */
@@ -62,26 +51,31 @@ function channelOptions(purpose: Purpose, tls: TlsMaterial | null): ChannelOptio
   };
 }
 
-/** One channel; see the head of the file. `close` cancels nothing by itself: cancel the streams first. */
+/** One channel; see the head of the file. */
 export class Connection {
   readonly endpoint: string;
   readonly #client: Client;
   readonly #clock: Clock;
   readonly #timeout: number;
+  readonly #sockets = new Set<Socket>();
+  /** Calls and streams that have not ended. */
+  #open = 0;
+  #closing = false;
 
   /** `endpoint` is `host:port`; `timeout` the deadline of one unary call, ms. Throws for TLS material that is none. */
   constructor(endpoint: string, purpose: Purpose, tls: TlsMaterial | null, timeout: number, clock: Clock) {
     this.endpoint = endpoint;
-    this.#client = new Client(target(endpoint), channelCredentials(tls), channelOptions(purpose, tls));
+    this.#client = new Client(target(endpoint), channelCredentials(tls, this.#sockets), channelOptions(purpose, tls));
     this.#clock = clock;
     this.#timeout = timeout;
   }
 
   /** Rejects with EtcdFailure, or with the signal's reason after an abort. */
   call<N extends CallName>(name: N, request: Calls[N][0], context: CallContext, signal: AbortSignal): Promise<Calls[N][1]> {
-    const { path, encodeRequest, decodeResponse } = codecOf(name);
+    const { path, encodeRequest, decodeResponse } = codec(name);
     return new Promise((resolve, reject) => {
       if (signal.aborted) return reject(signal.reason);
+      this.#open++;
       const call = this.#client.makeUnaryRequest(
         path,
         encodeRequest,
@@ -91,6 +85,7 @@ export class Connection {
         (error, answer) => {
           timer.cancel();
           signal.removeEventListener('abort', onAbort);
+          this.#ended();
           if (error !== null) reject(this.#failure(error));
           else if (answer === undefined) reject(new EtcdFailure(13, 'no answer in an OK status', this.endpoint));
           else resolve(answer);
@@ -115,13 +110,19 @@ export class Connection {
     onMessage: (message: Calls[N][1]) => void,
     onEnd: (failure: EtcdFailure) => void,
   ): CallStream<N> {
-    const { path, encodeRequest, decodeResponse } = codecOf(name);
+    const { path, encodeRequest, decodeResponse } = codec(name);
     const call = this.#client.makeBidiStreamRequest(path, encodeRequest, decodeResponse, metadataOf(context));
+    this.#open++;
     let over = false;
-    const end = (failure: EtcdFailure): void => {
+    const finish = (): void => {
       if (over) return;
       over = true;
       call.cancel();
+      this.#ended();
+    };
+    const end = (failure: EtcdFailure): void => {
+      if (over) return;
+      finish();
       onEnd(failure);
     };
     // Rule 10: the listener stands before the first write, else the first error is lost.
@@ -134,15 +135,26 @@ export class Connection {
       write(request) {
         if (!over) call.write(request);
       },
-      cancel() {
-        over = true;
-        call.cancel();
-      },
+      cancel: finish,
     };
   }
 
+  /** Takes no more calls; the sockets go with the last call or stream (cancel the streams first). */
   close(): void {
+    this.#closing = true;
     this.#client.close();
+    this.#destroyIdle();
+  }
+
+  #ended(): void {
+    this.#open--;
+    this.#destroyIdle();
+  }
+
+  /** grpc-js closes gracefully: a socket whose peer says nothing, or that never finished its handshake, would stay for ever (seen). */
+  #destroyIdle(): void {
+    if (!this.#closing || this.#open > 0) return;
+    for (const socket of this.#sockets) socket.destroy();
   }
 
   #failure(error: Error): EtcdFailure {
@@ -160,8 +172,21 @@ function metadataOf(context: CallContext): Metadata {
   return metadata;
 }
 
-function channelCredentials(tls: TlsMaterial | null): ChannelCredentials {
-  return tls === null ? credentials.createInsecure() : credentials.createSsl(tls.ca, tls.key, tls.cert);
+/** Credentials that note each socket of the channel while it is open. */
+function channelCredentials(tls: TlsMaterial | null, sockets: Set<Socket>): ChannelCredentials {
+  const plain = tls === null ? credentials.createInsecure() : credentials.createSsl(tls.ca, tls.key, tls.cert);
+  const make = plain._createSecureConnector.bind(plain);
+  plain._createSecureConnector = (...args) => {
+    const connector = make(...args);
+    const secure = connector.connect.bind(connector);
+    connector.connect = (socket) => {
+      sockets.add(socket);
+      socket.once('close', () => sockets.delete(socket));
+      return secure(socket);
+    };
+    return connector;
+  };
+  return plain;
 }
 
 /** grpc-js target: IP literals without a resolver, names by DNS. */

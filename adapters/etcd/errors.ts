@@ -88,13 +88,17 @@ const HINTS: readonly (readonly [pattern: RegExp, cause: SourceErrorCause, hint:
     'denied',
     'the server did not accept our certificate: check tls.cert and tls.key',
   ],
+  [/altnames|ERR_TLS_CERT_ALTNAME/i, 'denied', 'the certificate of the server is for another name: set tls.serverName'],
   [
     /self[- ]signed certificate|unable to (verify|get)|unable_to|CERT_|certificate has expired/i,
     'denied',
     'the certificate of the server is not trusted: check tls.ca, and its dates',
   ],
-  [/altnames|ERR_TLS_CERT_ALTNAME/i, 'denied', 'the certificate of the server is for another name: set tls.serverName'],
-  [/wrong version number|packet length too long/, 'lost', 'this port speaks plain text: write http:// or remove tls'],
+  [
+    /wrong version number|packet length too long|before secure TLS connection was established/,
+    'lost',
+    'no TLS there: if this port speaks plain text, write http:// and remove tls',
+  ],
   [/ECONNREFUSED/, 'lost', 'nothing listens there: check endpoints and that etcd runs'],
   [/ENOTFOUND|EAI_AGAIN|Name resolution failed/, 'lost', 'the host name does not resolve: check endpoints'],
 ];
@@ -132,8 +136,8 @@ export function sourceError(thrown: unknown): SourceError {
 
 /** A TLS port just closes on plain text, so only the pattern of the failure tells. */
 function plainToTls(details: string): string {
-  return /ECONNRESET|socket hang up|Protocol error|closed before|session closed/i.test(details)
-    ? 'the connection broke at once; if the port speaks TLS, write https:// and set tls.ca'
+  return /ECONNRESET|Failed to connect|socket hang up|Protocol error|closed before|session closed/i.test(details)
+    ? 'the connection broke; if it always does and the port speaks TLS, write https:// and set tls.ca'
     : 'the connection failed';
 }
 

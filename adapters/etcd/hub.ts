@@ -3,7 +3,8 @@
 import type { SourceError } from '../../src/model/snapshot.ts';
 import { asSourceError } from '../../src/model/snapshot.ts';
 import { type Change, type DecodeKey, Mirror } from './mirror.ts';
-import { type SessionDeps, WatchSession } from './session.ts';
+import type { SessionDeps } from './round.ts';
+import { WatchSession } from './session.ts';
 
 /** Told in this order: ready once, then changes and contact; at last lost, after which it has left. Must not throw. */
 export interface HubListener<T> {

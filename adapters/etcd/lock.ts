@@ -8,7 +8,7 @@ import { Hub } from './hub.ts';
 import { Leases } from './leases.ts';
 import { leaseHex } from './mapping.ts';
 import { COMPARE_EQUAL, TARGET_CREATE } from './protocol.ts';
-import type { SessionDeps } from './session.ts';
+import type { SessionDeps } from './round.ts';
 
 const SAFE_SHARE = 0.8;
 

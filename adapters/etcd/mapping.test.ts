@@ -345,7 +345,7 @@ it('no broken payload throws, pollutes a prototype, or gives an instance that br
         bytes = Buffer.from(
           JSON.stringify({
             [pick(nasty)]: { polluted: 1 },
-            Addr: pick([1, null, [], '10.0.0.1:1']),
+            Addr: pick<unknown>([1, null, [], '10.0.0.1:1']),
             Metadata: { __proto__: { polluted: 1 } },
           }),
         );

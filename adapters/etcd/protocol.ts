@@ -243,8 +243,7 @@ export function codec<N extends CallName>(name: N): Codec<N> {
     encodeRequest: (request) => method.requestSerialize(request),
     decodeResponse(bytes) {
       const message: unknown = method.responseDeserialize(bytes);
-      // cast: the loader built this object from MESSAGES above, with every field set; the interfaces restate that table.
-      return message as Calls[N][1];
+      return message as Calls[N][1]; // cast: the loader built it from MESSAGES, every field set; the interfaces restate that table
     },
   };
 }

@@ -8,7 +8,7 @@ import { sourceError, unknownOutcome } from './errors.ts';
 import { Hub } from './hub.ts';
 import { Campaign } from './lock.ts';
 import { COMPARE_EQUAL, type Compare, type KeyValue, TARGET_CREATE, TARGET_MOD } from './protocol.ts';
-import type { SessionDeps } from './session.ts';
+import type { SessionDeps } from './round.ts';
 
 /** See the head of the file; every key is below `prefix`. */
 export class EtcdStateStore implements StateStore {

@@ -85,8 +85,9 @@ function isolated({ instance, verdict }: ExplainInput): Step {
 
 function health({ instance, verdict, verdictReason }: ExplainInput): Step {
   const words = instance.provenance.map((one) => `${one.source} says ${one.health}`).join(', ');
-  const reason = verdictReason ?? words;
-  return { step: 'health', passed: verdict !== 'unhealthy', reason: `${verdict}: ${reason}` };
+  // An isolated instance is isolated whatever its health: the step before has said so.
+  const reason = verdict === 'isolated' ? words : `${verdict}: ${verdictReason ?? words}`;
+  return { step: 'health', passed: verdict !== 'unhealthy', reason };
 }
 
 function ejection(endpoint: EndpointState | undefined): Step {

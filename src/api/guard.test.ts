@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { type GuardFacts, hostAllowList, hostOfField, judge } from './guard.ts';
 
-const ALLOWED = hostAllowList(['weir.example', '[2001:DB8::1]']);
+const ALLOWED = hostAllowList(['weir.example', '[2001:DB8::1]', 'other.example:7900', '0.0.0.0', '[::]']);
 
 function code(more: Partial<GuardFacts> & { headers?: readonly string[] }): string | null {
   const headers = more.headers ?? ['Host', 'localhost:7900'];
@@ -23,6 +23,7 @@ describe('the guard', () => {
       '127.0.0.1:7900',
       '[::1]:7900',
       'weir.example',
+      'other.example',
       'WEIR.example.:80',
       '[2001:db8:0::1]:7900',
     ]) {
@@ -48,6 +49,8 @@ describe('the guard', () => {
     ['a name below an allowed one', 'HOST_NOT_ALLOWED', { headers: ['Host', 'localhost.evil.example'] }],
     ['an address of another host', 'HOST_NOT_ALLOWED', { headers: ['Host', '10.0.0.5'] }],
     ['an address on a unix socket', 'HOST_NOT_ALLOWED', { headers: ['Host', '10.0.0.5'], localAddress: undefined }],
+    ['the unspecified address, though we listen on it', 'HOST_NOT_ALLOWED', { headers: ['Host', '0.0.0.0:7900'] }],
+    ['the same in IPv6', 'HOST_NOT_ALLOWED', { headers: ['Host', '[::]:7900'] }],
     ['no Host', 'BAD_REQUEST', { headers: [] }],
     ['two Hosts', 'BAD_REQUEST', { headers: ['Host', 'localhost', 'hOST', 'localhost'] }],
     ['an empty Host', 'BAD_REQUEST', { headers: ['Host', ''] }],

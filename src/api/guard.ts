@@ -1,7 +1,6 @@
 // Owns the rules that a request must keep before any handler sees it (reliability.md §5): method, target, Host, Origin, content type.
 // Called by server.ts for every request; pure, knows nothing of tokens or routes.
-import { isIP } from 'node:net';
-import { canonicalHost } from '../kernel/address.ts';
+import { addressClass, canonicalHost, isIpLiteral } from '../kernel/address.ts';
 import { WeirError } from '../kernel/errors.ts';
 
 /** What of a request the rules look at. `rawHeaders`: name, value, name, value, as received (`headers.host` hides a second Host). */
@@ -20,8 +19,13 @@ const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'DELETE']);
 
 /** Canonical hosts that the Host field may name: this host's own and the configured ones (with or without brackets and port-less). */
 export function hostAllowList(configured: readonly string[]): ReadonlySet<string> {
-  const hosts = configured.map((text) => canonicalHost(text)).filter((host) => host !== null);
-  return new Set([...LOCAL_HOSTS, ...hosts]);
+  const hosts = configured.map((text) => hostOfField(text)).filter((host) => host !== null);
+  return new Set([...LOCAL_HOSTS, ...hosts.filter((host) => !isUnspecified(host))]);
+}
+
+/** 0.0.0.0 and :: are where we listen, never a name for us: browsers let pages of other sites ask them. */
+function isUnspecified(host: string): boolean {
+  return isIpLiteral(host) && addressClass(host) === 'unspecified';
 }
 
 /** The first rule that the request breaks, or null. */
@@ -56,7 +60,7 @@ function hostFault(hosts: readonly string[], localAddress: string | undefined, a
   const host = hostOfField(hosts[0] ?? '');
   if (host === null) return new WeirError('BAD_REQUEST', 'the Host field is not host[:port]');
   // An address literal that the client connected to cannot come from a rebound name.
-  if (allowed.has(host) || (isIP(host) !== 0 && localAddress !== undefined && canonicalHost(localAddress) === host)) return null;
+  if (allowed.has(host) || (isIpLiteral(host) && localAddress !== undefined && canonicalHost(localAddress) === host)) return null;
   return new WeirError(
     'HOST_NOT_ALLOWED',
     'this Host is not allowed here: use localhost or 127.0.0.1, or list the name in api.allowedHosts',

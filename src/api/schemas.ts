@@ -55,6 +55,7 @@ export const ServiceSummarySchema = Type.Object({
   name: Type.String(),
   instances: Type.Integer(),
   healthy: Type.Integer({ description: 'Instances whose verdict is healthy.' }),
+  routable: Type.Integer({ description: 'Instances that may be picked as far as their verdict goes (healthy or unknown).' }),
   sources: Texts,
   revision: Type.Integer(),
   stale: Type.Boolean(),

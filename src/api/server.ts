@@ -175,7 +175,7 @@ function createHttpServer(
 
 /** Order: form of the request and where it comes from, then who sent it, then (by the router) what it asks. */
 function guardEveryRequest(app: App, settings: ApiSettings, deps: ApiDeps): void {
-  const allowed = hostAllowList([...settings.allowedHosts, settings.listen.host]);
+  const allowed = hostAllowList([...settings.allowedHosts, bracketed(settings.listen.host)]);
   const access = new AccessJudge(settings.tokens, new LoginLimiter(deps.clock));
   app.addHook('onRequest', async (request, reply) => {
     reply.headers(HEADERS);
@@ -188,6 +188,11 @@ function guardEveryRequest(app: App, settings: ApiSettings, deps: ApiDeps): void
     if (denied.error.code === 'UNAUTHORIZED') reply.header('www-authenticate', 'Bearer');
     return refuse(reply, denied.error);
   });
+}
+
+/** An IPv6 address as a Host field has it. */
+function bracketed(host: string): string {
+  return host.includes(':') && !host.startsWith('[') ? `[${host}]` : host;
 }
 
 function accessOf(request: FastifyRequest): Access {

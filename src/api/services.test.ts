@@ -48,6 +48,7 @@ describe('GET /v1/services', () => {
         name: 'GROUP@@cart',
         instances: 2,
         healthy: 1,
+        routable: 1,
         sources: ['local'],
         revision: 2_204,
         stale: true,

@@ -5,7 +5,7 @@ import { type Static, Type } from 'typebox';
 import type { ViewInstance } from '../catalog/view.ts';
 import { isRecord } from '../kernel/decode.ts';
 import { WeirError } from '../kernel/errors.ts';
-import type { Verdict } from '../model/health-status.ts';
+import { routable, type Verdict } from '../model/health-status.ts';
 import { parseServiceId, type ServiceId, serviceId } from '../model/service.ts';
 import { DURATION_PATTERN, parseDuration } from '../settings/units.ts';
 import type { ApiContext, App } from './context.ts';
@@ -106,6 +106,7 @@ function summary({ ports }: ApiContext, id: ServiceId, query: ListQuery): object
     name: key.name,
     instances: published.view.instances.length,
     healthy: published.verdicts.filter((verdict) => verdict === 'healthy').length,
+    routable: published.verdicts.filter(routable).length,
     sources,
     revision: published.index,
     ...staleness(states),

@@ -10,6 +10,8 @@ import type { Surroundings } from '../settings/references.ts';
 /** Loop delay that counts as full pressure (proxy-semantics §16), ms. */
 const FULL_LOOP_DELAY_MS = 200;
 const LOOP_RESOLUTION_MS = 10;
+/** A delay is pressure once it lasted over so many looks (1 s at one every 250 ms). [W] */
+const LOOKS_OF_PRESSURE = 4;
 const DEFAULT_NOFILE = 1_024;
 
 /** Null where there are no users (not on Linux). */
@@ -58,11 +60,27 @@ export function nofileLimit(): number {
   }
 }
 
+/**
+ * The delay that every one of the last looks had. One stall (a collection, a frozen or starved process, one big registry answer) is over
+ * when it is seen: shedding then would fail requests that can be served. An overloaded loop is late at every look.
+ */
+export class LastingDelay {
+  readonly #last: number[] = [];
+
+  /** Takes the delay of one look; the smallest of the last four, 0 before there are as many. */
+  after(delay: number): number {
+    this.#last.push(delay);
+    if (this.#last.length > LOOKS_OF_PRESSURE) this.#last.shift();
+    return this.#last.length < LOOKS_OF_PRESSURE ? 0 : Math.min(...this.#last);
+  }
+}
+
 /** Measures pressure; `close` ends the measuring of the loop. */
 export class PressureMeter {
   readonly #loop = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
   readonly #nofile: number;
   readonly #memory: number;
+  readonly #lasting = new LastingDelay();
   #worstSinceScrape = 0;
   #looked = false;
 
@@ -83,7 +101,7 @@ export class PressureMeter {
     return {
       memory: process.memoryUsage.rss() / this.#memory,
       fds: openFiles() / this.#nofile,
-      loopDelay: delay / FULL_LOOP_DELAY_MS,
+      loopDelay: this.#lasting.after(delay) / FULL_LOOP_DELAY_MS,
     };
   }
 

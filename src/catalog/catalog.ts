@@ -337,6 +337,7 @@ export class Catalog implements SourceSink {
     this.#closed = true;
     this.#tick?.cancel();
     this.#views.close();
+    this.#desk.close();
   }
 
   #recordOf(sourceId: string, native: ServiceKey): ServiceRecord | undefined {

@@ -2,7 +2,7 @@
 // Called by catalog; must never publish or judge.
 
 import type { MergePolicy, ServicePolicy } from '../model/policy.ts';
-import { parseServiceId, type ServiceId, type ServiceKey } from '../model/service.ts';
+import type { ServiceId, ServiceKey } from '../model/service.ts';
 import { readMarker } from './copies.ts';
 import type { MergeOverlay } from './evidence.ts';
 import { compareAddress } from './identity.ts';
@@ -34,13 +34,14 @@ export class Entry implements Publishable {
 
   constructor(id: ServiceId, policy: ServicePolicy, generation: number) {
     this.id = id;
-    this.key = parseServiceId(id) ?? { namespace: '', name: id };
+    const slash = id.indexOf('/');
+    this.key = { namespace: id.slice(0, slash), name: id.slice(slash + 1) };
     this.policy = policy;
     this.policyGeneration = generation;
   }
 
   add(record: ServiceRecord): void {
-    this.records = [...this.records, record];
+    this.records = this.records.length === 0 ? [record] : [...this.records, record];
     this.sort();
   }
 
@@ -95,8 +96,8 @@ function silentOrigins(sources: readonly MergeSource[], context: MergeContext): 
       if (copyOf === null || missing.has(copyOf) || sources.some((source) => source.id === copyOf)) continue;
       const origin = context.sourceOf(copyOf);
       if (origin === undefined) continue;
-      const { network, reads, lists } = origin.config;
-      const presence = lists && origin.listed ? 'absent' : 'neverSeen';
+      const { network, reads } = origin.config;
+      const presence = origin.namesAll ? 'absent' : 'neverSeen';
       missing.set(copyOf, { id: copyOf, network, reads, live: false, presence, entries: [], duplicates: [] });
     }
   }
@@ -117,5 +118,8 @@ function mergeSource(record: ServiceRecord, { overlay, now }: MergeContext): Mer
     for (const { instance, hold } of guard.kept) entries.push(toEntry(instance, hold !== null, true));
     entries.sort((a, b) => compareAddress(a.instance, b.instance));
   }
-  return { id, network, reads, live: record.live, presence: record.presence, entries, duplicates: record.duplicates };
+  const { live, duplicates } = record;
+  // A watch that only failed so far says nothing; the source's complete list does.
+  const unnamed = record.presence === 'neverSeen' && !record.listed && record.source.namesAll;
+  return { id, network, reads, live, presence: unnamed ? 'absent' : record.presence, entries, duplicates };
 }

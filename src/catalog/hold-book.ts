@@ -19,12 +19,16 @@ export interface HoldRules {
 
 /** Reads asked for in one second per source: a wiped registry holds thousands of services. */
 const READS_PER_SECOND = 20;
+/** Records looked at for a due read in one second. */
+const LOOKS_PER_SECOND = 1_000;
 
 export class HoldBook {
   readonly #records = new Set<ServiceRecord>();
   /** Records that hold an address, over all services: reused addresses are found here. */
   readonly #byAddress = new Map<string, Set<ServiceRecord>>();
   readonly #evidence: ProbeEvidence;
+  /** Where the look at due reads goes on. */
+  #walk = this.#records.values();
 
   constructor(evidence: ProbeEvidence) {
     this.#evidence = evidence;
@@ -71,11 +75,20 @@ export class HoldBook {
     return this.#evidence.failuresInARow(record.id, record.source.config.network, instance.host, instance.port);
   }
 
-  /** Records whose confirming read is due now; each counts as asked. */
+  /**
+   * Records whose confirming read is due now; each counts as asked. Looks at a bounded number of records at a time and goes on there
+   * the next time, since looking asks for the probes of every held address.
+   */
   dueReads(rulesOf: (record: ServiceRecord) => HoldRules, now: number): readonly ServiceRecord[] {
     const asked = new Map<string, number>();
     const due: ServiceRecord[] = [];
-    for (const record of this.#records) {
+    for (let looked = 0; looked < LOOKS_PER_SECOND; looked++) {
+      const next = this.#walk.next();
+      if (next.done === true) {
+        this.#walk = this.#records.values();
+        break;
+      }
+      const record = next.value;
       const { id } = record.source.config;
       const count = asked.get(id) ?? 0;
       if (count >= READS_PER_SECOND) continue;

@@ -32,6 +32,10 @@ export class HoldDesk {
   readonly #book: HoldBook;
   readonly #readListeners = new Set<ReadListener>();
   readonly #heldListeners = new Set<HeldListener>();
+  /** Records that are about to be judged and may be held then: their watches must not end in between. */
+  readonly #expected = new Set<ServiceRecord>();
+  /** Records of which the listeners were told that they are held. */
+  readonly #told = new Set<ServiceRecord>();
 
   constructor(deps: HoldDeskDeps) {
     this.#deps = deps;
@@ -47,8 +51,16 @@ export class HoldDesk {
     return this.#book.records.size > 0;
   }
 
+  /** True while holds keep the record, or may soon. */
   isHeld(record: ServiceRecord): boolean {
-    return this.#book.has(record);
+    return this.#book.has(record) || this.#expected.has(record);
+  }
+
+  /** A judgement is coming that may hold the record (true), or it is over. */
+  expect(record: ServiceRecord, coming: boolean): void {
+    if (coming) this.#expected.add(record);
+    else this.#expected.delete(record);
+    this.#tell(record);
   }
 
   /** What the record knows, from disk if need be; holds from disk are entered into the book. */
@@ -85,9 +97,8 @@ export class HoldDesk {
 
   /** Holds end without a word: the source left, or its word expired. */
   end(record: ServiceRecord, kept: readonly Kept[]): void {
-    const wasHeld = this.#book.has(record);
     this.#book.ended(record, kept);
-    if (wasHeld && !this.#book.has(record)) this.#tell(record, false);
+    this.#tell(record);
   }
 
   /** Confirms what evidence or time confirms. Answers whether anything went. */
@@ -151,9 +162,8 @@ export class HoldDesk {
 
   #start(record: ServiceRecord, kept: readonly Kept[]): void {
     if (kept.length === 0) return;
-    const wasHeld = this.#book.has(record);
     this.#book.started(record, kept);
-    if (!wasHeld) this.#tell(record, true);
+    this.#tell(record);
   }
 
   #confirmed(record: ServiceRecord, kept: readonly Kept[], by: Confirmation): void {
@@ -163,7 +173,12 @@ export class HoldDesk {
     this.#deps.events.emit('hold_confirmed', { ...about(record), by, ...addressesOf(kept) });
   }
 
-  #tell(record: ServiceRecord, held: boolean): void {
+  /** Tells the listeners when what they were told is not so any more. */
+  #tell(record: ServiceRecord): void {
+    const held = this.isHeld(record);
+    if (held === this.#told.has(record)) return;
+    if (held) this.#told.add(record);
+    else this.#told.delete(record);
     for (const listener of this.#heldListeners) this.#guarded(() => listener(record.source.config.id, record.key, held));
   }
 

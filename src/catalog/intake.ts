@@ -26,13 +26,19 @@ export function admit(given: readonly Instance[], previous: readonly Instance[],
   const refused: (RejectedRecord & { rule: DialRefusal | 'badRecord' })[] = [];
   const good: Instance[] = [];
   for (const raw of given) {
-    const instance = withCanonicalHost(raw);
-    const fault = recordFault(instance) ?? dial(instance.host, instance.port);
+    let instance = raw;
+    let fault = recordFault(raw) ?? dial(raw.host, raw.port);
+    if (fault === 'badHost') {
+      instance = withCanonicalHost(raw);
+      fault = dial(instance.host, instance.port);
+    }
     if (fault === null) good.push(instance);
     else refused.push({ nativeId: instance.id, reason: reasonOf(instance, fault), rule: fault });
   }
-  if (!isSorted(good)) good.sort(compareRecords);
-  const { instances, duplicates } = withoutDuplicates(good);
+  const sorted = isSorted(good);
+  const { instances, duplicates } = sorted
+    ? { instances: good, duplicates: NO_DUPLICATES }
+    : withoutDuplicates(good.sort(compareRecords));
   return { instances: reuse(instances, previous, interner), refused, duplicates };
 }
 
@@ -62,9 +68,10 @@ function compareRecords(a: Instance, b: Instance): number {
 
 /** Strictly ascending: sorted and without duplicates. */
 function isSorted(list: readonly Instance[]): boolean {
-  for (let i = 1; i < list.length; i++) {
-    const [a, b] = [list[i - 1], list[i]];
-    if (a !== undefined && b !== undefined && compareAddress(a, b) >= 0) return false;
+  let last: Instance | null = null;
+  for (const instance of list) {
+    if (last !== null && compareAddress(last, instance) >= 0) return false;
+    last = instance;
   }
   return true;
 }

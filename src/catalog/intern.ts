@@ -1,20 +1,46 @@
 // Owns the sharing of equal values among instances: a large catalog repeats the same versions, zones and metadata.
 // Called at intake only; must never grow without bound.
 import { type Instance, type Locality, NO_METADATA } from '../model/instance.ts';
+import { sameMetadata } from '../model/metadata.ts';
 import { compareText } from '../model/service.ts';
+import { sameLocality } from './same.ts';
 
 const CAPACITY = 20_000;
+const RECENT = 4;
 
 /** One value per content; forgets everything when it is full, which costs memory only. */
 class Pool<T> {
   readonly #values = new Map<string, T>();
 
-  share(key: string, make: () => T): T {
-    const found = this.#values.get(key);
-    if (found !== undefined) return found;
+  find(key: string): T | undefined {
+    return this.#values.get(key);
+  }
+
+  add(key: string, value: T): T {
     if (this.#values.size >= CAPACITY) this.#values.clear();
-    const value = make();
     this.#values.set(key, value);
+    return value;
+  }
+}
+
+/** The values used last; most instances of a service repeat a handful. Looking here costs no memory. */
+class Recent<T> {
+  readonly #values: T[] = [];
+  readonly #same: (a: T, b: T) => boolean;
+  #next = 0;
+
+  constructor(same: (a: T, b: T) => boolean) {
+    this.#same = same;
+  }
+
+  find(wanted: T): T | undefined {
+    for (const value of this.#values) if (this.#same(value, wanted)) return value;
+    return undefined;
+  }
+
+  add(value: T): T {
+    this.#values[this.#next] = value;
+    this.#next = (this.#next + 1) % RECENT;
     return value;
   }
 }
@@ -23,37 +49,68 @@ class Pool<T> {
 export class Interner {
   readonly #texts = new Pool<string>();
   readonly #localities = new Pool<Locality>();
+  readonly #recentLocalities = new Recent<Locality>(sameLocality);
   readonly #metadata = new Pool<ReadonlyMap<string, string>>();
+  readonly #recentMetadata = new Recent<ReadonlyMap<string, string>>(sameMetadata);
 
   text(value: string): string {
-    return this.#texts.share(value, () => value);
+    return this.#texts.find(value) ?? this.#texts.add(value, value);
   }
 
   /** The same instance with shared parts. `metadata` replaces its own (forged markers taken out). */
   instance(given: Instance, metadata: ReadonlyMap<string, string>): Instance {
+    const { id, host, port, transport, weight, health, isolated, protocol, version, locality } = given;
+    const shared = this.metadata(metadata);
+    // Whole literals where they are possible: objects put together by spreads cost three times the memory.
+    if (protocol === undefined && version === undefined && locality === undefined) {
+      return { id, host, port, transport, weight, health, isolated, metadata: shared };
+    }
+    if (protocol !== undefined && version !== undefined && locality !== undefined) {
+      return {
+        id,
+        host,
+        port,
+        transport,
+        weight,
+        health,
+        isolated,
+        metadata: shared,
+        protocol: this.text(protocol),
+        version: this.text(version),
+        locality: this.#locality(locality),
+      };
+    }
     return {
-      id: given.id,
-      host: given.host,
-      port: given.port,
-      transport: given.transport,
-      weight: given.weight,
-      health: given.health,
-      isolated: given.isolated,
-      metadata: this.metadata(metadata),
-      ...(given.protocol === undefined ? {} : { protocol: this.text(given.protocol) }),
-      ...(given.version === undefined ? {} : { version: this.text(given.version) }),
-      ...(given.locality === undefined ? {} : { locality: this.#locality(given.locality) }),
+      id,
+      host,
+      port,
+      transport,
+      weight,
+      health,
+      isolated,
+      metadata: shared,
+      ...(protocol === undefined ? NOTHING : { protocol: this.text(protocol) }),
+      ...(version === undefined ? NOTHING : { version: this.text(version) }),
+      ...(locality === undefined ? NOTHING : { locality: this.#locality(locality) }),
     };
   }
 
   metadata(given: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
     if (given.size === 0) return NO_METADATA;
+    const recent = this.#recentMetadata.find(given);
+    if (recent !== undefined) return recent;
     const entries = [...given].sort(([a], [b]) => compareText(a, b));
     // Sorted keys: the order in which a registry happened to send them must not show in a view (M8).
-    return this.#metadata.share(JSON.stringify(entries), () => new Map(entries));
+    const key = JSON.stringify(entries);
+    return this.#recentMetadata.add(this.#metadata.find(key) ?? this.#metadata.add(key, new Map(entries)));
   }
 
   #locality(given: Locality): Locality {
-    return this.#localities.share(JSON.stringify([given.region, given.zone, given.campus]), () => given);
+    const recent = this.#recentLocalities.find(given);
+    if (recent !== undefined) return recent;
+    const key = JSON.stringify([given.region, given.zone, given.campus]);
+    return this.#recentLocalities.add(this.#localities.find(key) ?? this.#localities.add(key, given));
   }
 }
+
+const NOTHING = {};

@@ -157,14 +157,37 @@ describe('last-good file', () => {
     for (let i = 0; i < 5; i++) assert.equal(fixture.heldIn(`game/s${i}`), 4);
   });
 
+  it('a change of a restored service that nobody has read yet takes a new index and is told; an equal answer is not', async () => {
+    const directory = await temporary();
+    const first = await start(directory);
+    first.fixture.say('a', 'game/s', addresses(4));
+    first.fixture.say('a', 'game/t', addresses(4, 1));
+    await first.file.close();
+    const { fixture } = await start(directory);
+    const { index } = fixture.catalog;
+    fixture.say('a', 'game/s', addresses(5));
+    fixture.say('a', 'game/t', addresses(4, 1));
+    await fixture.clock.advance(1_000);
+    assert.deepEqual(
+      fixture.views.map((one) => [one.service, one.view?.instances.length, one.view?.revision]),
+      [['game/s', 5, index + 1]],
+    );
+    assert.equal(fixture.catalog.get('game/t')?.revision, index);
+  });
+
   it('changes are written at most once a second, each time only what changed', async () => {
     const directory = await temporary();
     const appended: number[] = [];
+    async function* counted(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+      for await (const chunk of chunks) {
+        appended.push(Buffer.from(chunk).toString('latin1').split('WLG\u0001').length - 1);
+        yield chunk;
+      }
+    }
     const disk: LastGoodDisk = {
       ...systemDisk,
       append: (path, size, chunks) => {
-        appended.push(chunks.length);
-        return systemDisk.append(path, size, chunks);
+        return systemDisk.append(path, size, counted(chunks));
       },
     };
     const { fixture, file } = await start(directory, { disk });
@@ -216,7 +239,7 @@ describe('last-good file', () => {
       append: async (path, size, chunks) => {
         if (!full) return systemDisk.append(path, size, chunks);
         // As a real disk does: part of the bytes, then the error.
-        await writeFile(path, Buffer.concat(chunks).subarray(0, 7), { flag: 'a' });
+        for await (const chunk of chunks) await writeFile(path, chunk.subarray(0, 7), { flag: 'a' });
         return refuse();
       },
       replace: (path, chunks) => (full ? refuse() : systemDisk.replace(path, chunks)),

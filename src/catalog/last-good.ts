@@ -22,15 +22,15 @@ const SERVICES_PER_LOOK = 8;
 /** A failed write is tried again after 0.5, 1, 2, 4, 4, … s: a disk with room again is used within 5 s. */
 const FIRST_BACKOFF_MS = 500;
 const MAX_BACKOFF_MS = 4_000;
-/** Bytes per write call of a new generation. */
-const CHUNK_BYTES = 256 * 1024;
+/** Bytes per write call: a big batch must not lie in memory twice. */
+const CHUNK_BYTES = 128 * 1024;
 /** A small file is not rewritten for its dead part. */
 const SLACK_BYTES = 256 * 1024;
 
 /** File operations; tests put failing ones in. Each throws the system's error. */
 export interface LastGoodDisk {
   /** Appends after the first `size` bytes (what lies behind them is cut off) and makes it durable. */
-  append(path: string, size: number, chunks: readonly Uint8Array[]): Promise<void>;
+  append(path: string, size: number, chunks: AsyncIterable<Uint8Array>): Promise<void>;
   /** Writes a whole file under its name, durably, or leaves everything as it was. */
   replace(path: string, chunks: AsyncIterable<Uint8Array>): Promise<void>;
   read(path: string): Promise<Buffer | string>;
@@ -43,7 +43,7 @@ export const systemDisk: LastGoodDisk = {
     await truncate(path, size);
     const file = await open(path, 'a', PRIVATE_MODE);
     try {
-      await writeAll(file, Buffer.concat(chunks));
+      for await (const chunk of chunks) await writeAll(file, chunk);
       await file.datasync();
     } finally {
       await file.close();
@@ -71,6 +71,12 @@ interface Open {
   /** Bytes of the newest record of each service. */
   readonly sizes: Map<ServiceId, number>;
   live: number;
+}
+
+/** What a write came to; size 0: a tombstone. */
+interface Written {
+  bytes: number;
+  readonly sizes: Map<ServiceId, number>;
 }
 
 export class LastGoodFile {
@@ -177,16 +183,11 @@ export class LastGoodFile {
   }
 
   async #append(file: Open, batch: readonly ServiceId[]): Promise<void> {
-    const chunks: Buffer[] = [];
-    const sizes = new Map<ServiceId, number>();
-    for await (const { service, bytes, gone } of this.#encode(batch)) {
-      chunks.push(bytes);
-      sizes.set(service, gone ? 0 : bytes.length);
-    }
-    chunks.push(this.#contacts());
-    await this.#disk.append(generationPath(this.#deps.directory, file.epoch), file.bytes, chunks);
-    file.bytes += chunks.reduce((sum, chunk) => sum + chunk.length, 0);
-    for (const [service, size] of sizes) {
+    const written: Written = { bytes: 0, sizes: new Map() };
+    const path = generationPath(this.#deps.directory, file.epoch);
+    await this.#disk.append(path, file.bytes, this.#chunks(written, null, batch, [() => this.#contacts()]));
+    file.bytes += written.bytes;
+    for (const [service, size] of written.sizes) {
       file.live += size - (file.sizes.get(service) ?? 0);
       if (size === 0) file.sizes.delete(service);
       else file.sizes.set(service, size);
@@ -195,61 +196,54 @@ export class LastGoodFile {
 
   /** Writes everything known into a new file; the one before stays until this one is read back whole. */
   async #newGeneration(): Promise<void> {
-    const { directory } = this.#deps;
+    const { directory, catalog, clock } = this.#deps;
     const epoch = this.#newest + 1;
-    const next: Open = { epoch, bytes: 0, sizes: new Map(), live: 0 };
     const path = generationPath(directory, epoch);
-    await this.#disk.replace(path, this.#wholeFile(next));
+    const written: Written = { bytes: 0, sizes: new Map() };
+    const header = frame('H', headerText({ epoch, writtenAt: Math.round(clock.wallNow()), index: catalog.index }));
+    const end = [() => frame('B', ''), () => this.#contacts()];
+    await this.#disk.replace(path, this.#chunks(written, header, [...catalog.allNames()], end));
     this.#newest = epoch;
     const bytes = await this.#disk.read(path);
     if (typeof bytes === 'string' || !(await isWhole(bytes, epoch, () => this.#pause()))) {
       await this.#disk.remove(path);
       throw new Error(`generation ${epoch} does not read back as it was written`);
     }
-    this.#open = next;
+    this.#open = openAt({ epoch, ...written });
     for (const old of await generations(directory)) {
       if (old < epoch - 1) await this.#disk.remove(generationPath(directory, old));
     }
     await syncDirectory(directory);
   }
 
-  async *#wholeFile(next: Open): AsyncGenerator<Uint8Array, void, void> {
-    const { catalog, clock } = this.#deps;
-    const header = { epoch: next.epoch, writtenAt: Math.round(clock.wallNow()), index: catalog.index };
-    let chunk: Buffer[] = [];
-    let size = 0;
-    const add = (bytes: Buffer): void => {
+  /** Frames of the services between a head and a tail, in chunks of some 100 KiB, encoded in slices. Notes what it wrote. */
+  async *#chunks(
+    written: Written,
+    head: Buffer | null,
+    services: readonly ServiceId[],
+    tail: readonly (() => Buffer)[],
+  ): AsyncGenerator<Uint8Array, void, void> {
+    let chunk: Buffer[] = head === null ? [] : [head];
+    let size = head?.length ?? 0;
+    for (const [i, service] of services.entries()) {
+      if (i % SERVICES_PER_LOOK === 0) await this.#pause();
+      const words = this.#deps.catalog.words(service);
+      // A new generation does not need to say what it does not have.
+      if (words === null && head !== null) continue;
+      const bytes = words === null ? frame('T', JSON.stringify(service)) : frame('S', serviceText(words));
+      written.sizes.set(service, words === null ? 0 : bytes.length);
       chunk.push(bytes);
       size += bytes.length;
-      next.bytes += bytes.length;
-    };
-    add(frame('H', headerText(header)));
-    for await (const { service, bytes, gone } of this.#encode([...catalog.allNames()])) {
-      if (gone) continue;
-      next.sizes.set(service, bytes.length);
-      next.live += bytes.length;
-      add(bytes);
       if (size < CHUNK_BYTES) continue;
+      written.bytes += size;
       yield Buffer.concat(chunk);
       chunk = [];
       size = 0;
     }
-    add(frame('B', ''));
-    add(this.#contacts());
-    yield Buffer.concat(chunk);
-  }
-
-  /** Records of the services, encoded in slices. */
-  async *#encode(
-    services: readonly ServiceId[],
-  ): AsyncGenerator<{ service: ServiceId; bytes: Buffer; gone: boolean }, void, void> {
-    const { catalog } = this.#deps;
-    for (const [i, service] of services.entries()) {
-      if (i % SERVICES_PER_LOOK === 0) await this.#pause();
-      const words = catalog.words(service);
-      const bytes = words === null ? frame('T', JSON.stringify(service)) : frame('S', serviceText(words));
-      yield { service, bytes, gone: words === null };
-    }
+    for (const make of tail) chunk.push(make());
+    const last = Buffer.concat(chunk);
+    written.bytes += last.length;
+    yield last;
   }
 
   /** Gives the loop back when the slice is over. */

@@ -119,22 +119,23 @@ function addressesOf(source: MergeSource) {
 }
 
 /** Voices of equal identity, in identity order; within a group in the order of the sources in the config. */
-function* groupByIdentity(sources: readonly MergeSource[]): Generator<Voice[], void, void> {
+function groupByIdentity(sources: readonly MergeSource[]): readonly Voice[][] {
   const voices: Voice[] = [];
   for (const source of sources) {
     for (const entry of source.entries) voices.push({ source, entry, silent: false, orphan: false });
   }
   if (sources.length > 1) voices.sort(compareVoices);
-  let group: Voice[] = [];
+  const groups: Voice[][] = [];
+  let group: Voice[] | null = null;
   for (const voice of voices) {
-    const [head] = group;
-    if (head !== undefined && !sameIdentity(head, voice)) {
-      yield group;
-      group = [];
+    const head: Voice | undefined = group?.[0];
+    if (group !== null && head !== undefined && sameIdentity(head, voice)) group.push(voice);
+    else {
+      group = [voice];
+      groups.push(group);
     }
-    group.push(voice);
   }
-  if (group.length > 0) yield group;
+  return groups;
 }
 
 /** Stable sort: equal identities stay in the order of the sources. */

@@ -86,11 +86,17 @@ export class RecordStore {
     const { kept } = holds.load(record, now);
     record.leave(now);
     holds.end(record, kept);
+    holds.expect(record, false);
     record.source.services.delete(nativeText(record.key));
     const entry = views.find(record.id);
     entry?.remove(record);
     this.#deps.wordsChanged(record.id);
     if (entry !== undefined) views.settle(entry);
+  }
+
+  /** What may be concluded from the silence of this source about copies of its instances changed (M7): rare, so all views are looked at. */
+  originChanged(sourceId: string): void {
+    for (const entry of this.#deps.views.entries()) if (hasCopyOf(entry, sourceId)) this.#deps.views.stateChanged(entry);
   }
 
   /** Addresses that the outbound policy refuses since the last config (own listeners move, too: M10) leave. */
@@ -139,7 +145,7 @@ export class RecordStore {
     this.#sources.delete(id);
     removeSourceMetrics(this.#deps.metrics, id);
     // Copies whose origin this was are ordinary records from now on.
-    for (const entry of this.#deps.views.entries()) if (hasCopyOf(entry, id)) this.#deps.views.stateChanged(entry);
+    this.originChanged(id);
   }
 
   #configureNames(sources: readonly CatalogSource[], rules: readonly NameRules[]): void {

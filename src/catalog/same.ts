@@ -67,7 +67,7 @@ function sameAt<T>(x: T, y: T | undefined, same: (x: T, y: T) => boolean): boole
   return y !== undefined && same(x, y);
 }
 
-function sameLocality(a: Locality | undefined, b: Locality | undefined): boolean {
+export function sameLocality(a: Locality | undefined, b: Locality | undefined): boolean {
   if (a === b) return true;
   return a?.region === b?.region && a?.zone === b?.zone && a?.campus === b?.campus;
 }

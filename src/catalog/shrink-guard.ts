@@ -78,6 +78,7 @@ export class SourceGuard {
   heldInstances = 0;
   /** Services with holds. */
   readonly holding = new Set<ServiceGuard>();
+  #wide = false;
 
   /** True when `lost` more instances now are a source-wide loss (> 20 % of all within 10 s, at least 10). */
   losesTooMuch(lost: number, now: number): boolean {
@@ -91,9 +92,13 @@ export class SourceGuard {
     return this.emptied > this.populated * EMPTIED_SHARE;
   }
 
-  /** Every hold of an emptied service becomes source-wide. */
-  widen(): void {
-    for (const service of this.holding) if (service.present.length === 0) service.widen();
+  /** A service came back empty: when that makes too many, every hold of an emptied service becomes source-wide. */
+  noteEmptied(service: ServiceGuard): void {
+    const tooMuch = this.emptiedTooMuch;
+    if (tooMuch && this.#wide) service.widen();
+    else if (tooMuch) for (const one of this.holding) if (one.present.length === 0) one.widen();
+    // The others were widened when the line was crossed; looking at all of them each time would be quadratic.
+    this.#wide = tooMuch;
   }
 }
 
@@ -164,7 +169,7 @@ export class ServiceGuard {
     for (const one of split.returned) if (one.hold !== null) this.#source.window.takeBack(now, one.hold.since);
     const changed = this.#present !== answer.instances;
     this.#replace(answer.instances, sortKept([...split.stillHeld, ...split.malformed, ...held]));
-    if (this.#present.length === 0 && this.#kept !== NONE && this.#source.emptiedTooMuch) this.#source.widen();
+    if (this.#present.length === 0 && this.#kept !== NONE) this.#source.noteEmptied(this);
     return {
       added: split.added,
       removed: hold ? split.proven : [...split.proven, ...lost],

@@ -16,12 +16,15 @@ import type { Interner } from './intern.ts';
 import type { RecordStore } from './record-store.ts';
 import { sameList } from './same.ts';
 import type { Outcome } from './shrink-guard.ts';
+import { Slices } from './slices.ts';
 import { nativeText, type ServiceRecord, type SourceRecord } from './sources.ts';
 import type { ViewStore } from './view-store.ts';
 
 /** catalog-rules §6. */
 export const MAX_INSTANCES = 200_000;
 
+/** So many names that a list left out are judged at once; more wait for slices. */
+const AT_ONCE = 100;
 const MESSAGE_LENGTH = 300;
 const NONE: ReadonlySet<string> = new Set();
 
@@ -45,8 +48,12 @@ export class SourceDesk implements SourceSink {
   /** Orders losses of a source against answers of its services. */
   #seq = 0;
 
+  /** Records that a list left out, when they are many. */
+  readonly #slices: Slices<ServiceRecord>;
+
   constructor(deps: SourceDeskDeps) {
     this.#deps = deps;
+    this.#slices = new Slices(deps.clock, (record) => this.#slice(record));
   }
 
   list(sourceId: string, list: ServiceList): void {
@@ -55,18 +62,25 @@ export class SourceDesk implements SourceSink {
     const now = this.#hear(source);
     const wasLost = source.lost !== null;
     source.lost = null;
-    const named = new Set<string>();
+    const seq = ++this.#seq;
     for (const key of list.keys) {
-      named.add(nativeText(key));
       const record = this.#recordFor(source, key);
       if (record === null) continue;
-      record.listed = true;
+      record.listedSeq = seq;
+      if (!record.listed) {
+        record.listed = true;
+        // Copies elsewhere may have an origin again (M7).
+        const entry = this.#deps.views.entryFor(record.id);
+        if (entry.records.length > 1) this.#deps.views.stateChanged(entry);
+      }
       if (record.listAbsent) this.#listedAgain(record, now);
     }
     if (list.complete) {
+      const isFirst = !source.listed;
       source.listed = true;
       source.goodAt = now;
-      this.#unlisted(source, named, list.failed, now);
+      if (isFirst) this.#deps.records.originChanged(sourceId);
+      this.#unlisted(source, seq, list.failed, now);
     }
     if (wasLost) this.#followSource(source, now);
     this.announce(source);
@@ -206,7 +220,7 @@ export class SourceDesk implements SourceSink {
     const outcome = guard.answer(
       {
         instances: admitted.instances,
-        rejected: new Set([...reported, ...admitted.refused].map((one) => one.nativeId)),
+        rejected: idsOf(reported, admitted.refused),
         deregistered: proof === undefined ? NONE : new Set(proof),
       },
       this.#deps.rulesOf(record).policy,
@@ -233,18 +247,45 @@ export class SourceDesk implements SourceSink {
   }
 
   /** A complete list does not name services that it named or that are known: to the source they are absent (R4). */
-  #unlisted(source: SourceRecord, named: ReadonlySet<string>, failed: readonly ServiceKey[], now: number): void {
+  #unlisted(source: SourceRecord, seq: number, failed: readonly ServiceKey[], now: number): void {
     const unsure = new Set(failed.map(nativeText));
-    for (const [text, record] of [...source.services]) {
-      if (named.has(text) || unsure.has(text)) continue;
+    const gone: ServiceRecord[] = [];
+    for (const [text, record] of source.services) {
+      if (record.listedSeq === seq || unsure.has(text)) continue;
       record.listed = false;
-      if (record.presence === 'present') {
-        const { epoch, sourceRevision } = record;
-        this.#answer(record, { kind: 'absent', epoch, sourceRevision }, now);
-        record.listAbsent = true;
-      } else if (record.presence === 'neverSeen' && record.instanceCount === 0) this.#deps.records.forget(record);
-      else this.#deps.records.settle(record);
+      record.unlistedSeq = seq;
+      gone.push(record);
     }
+    if (gone.length <= AT_ONCE) {
+      for (const record of gone) this.#gone(record, now);
+      return;
+    }
+    // A wiped registry: judged in slices. Its watches must not end before that.
+    for (const record of gone) {
+      if (record.presence === 'present' && record.instanceCount > 0) this.#deps.holds.expect(record, true);
+      this.#slices.add(record);
+    }
+  }
+
+  #slice(record: ServiceRecord): void {
+    const isOurs = record.source.services.get(nativeText(record.key)) === record;
+    if (isOurs && !record.listed && !record.heardSince(record.unlistedSeq)) this.#gone(record, this.#deps.clock.now());
+    this.#deps.holds.expect(record, false);
+  }
+
+  /** A record that the list left out. */
+  #gone(record: ServiceRecord, now: number): void {
+    if (record.presence === 'present') {
+      const { epoch, sourceRevision } = record;
+      this.#answer(record, { kind: 'absent', epoch, sourceRevision }, now);
+      record.listAbsent = true;
+    } else if (record.presence === 'neverSeen' && record.instanceCount === 0) this.#deps.records.forget(record);
+    else this.#deps.records.settle(record);
+  }
+
+  /** Drops work that waits. */
+  close(): void {
+    this.#slices.close();
   }
 
   /** The list has a service again that an earlier one missed; its watch never said that it was gone. */
@@ -314,6 +355,11 @@ export class SourceDesk implements SourceSink {
     const sources = present.map((record) => record.source.config.id);
     this.#deps.events.emit('service_merged', { service: entry.id, sources });
   }
+}
+
+function idsOf(reported: readonly RejectedRecord[], refused: readonly RejectedRecord[]): ReadonlySet<string> {
+  if (reported.length + refused.length === 0) return NONE;
+  return new Set([...reported, ...refused].map((one) => one.nativeId));
 }
 
 /** Writes what the answer says beside its instances into the record; true when a view may show it. */

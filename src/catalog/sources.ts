@@ -92,6 +92,11 @@ export class SourceRecord {
     if (this.recentRejected.length > MAX_REJECTED) this.recentRejected.splice(0, this.recentRejected.length - MAX_REJECTED);
   }
 
+  /** A complete list told the names of all its services. */
+  get namesAll(): boolean {
+    return this.config.lists && this.listed;
+  }
+
   /** First answer: its list where it lists names, any answer elsewhere. */
   get answered(): boolean {
     return this.config.lists ? this.listed : this.heard;
@@ -127,6 +132,9 @@ export class ServiceRecord {
   presence: 'present' | 'absent' | 'neverSeen' = 'neverSeen';
   /** The last list has it. */
   listed = false;
+  /** Number of the last list that named it, and of the last complete one that did not. */
+  listedSeq = 0;
+  unlistedSeq = 0;
   /** Absent because a list said so, while its watch last said otherwise. */
   listAbsent = false;
   epoch = '';
@@ -203,6 +211,11 @@ export class ServiceRecord {
     if (this.#phase.kind !== 'live') return false;
     const { lost } = this.source;
     return lost === null || this.#heardSeq > lost.seq;
+  }
+
+  /** An answer came after the event of that number. */
+  heardSince(seq: number): boolean {
+    return this.#heardSeq > seq;
   }
 
   /** Heard from. Answers whether it became live by that. */

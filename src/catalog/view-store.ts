@@ -129,6 +129,8 @@ export class ViewStore {
   /** What sources say of the entry changed. `atOnce`: something left the view (R5). */
   changed(entry: Entry, atOnce: boolean): void {
     entry.dirty = true;
+    // What the disk said is history: this takes an index of its own and is told.
+    entry.restoredRevision = null;
     this.#publisher.changed(entry, atOnce);
   }
 

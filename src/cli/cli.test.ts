@@ -54,7 +54,7 @@ describe('commands against a running sidecar', () => {
     const all = JSON.parse((await weir('services', '--json')).out);
     assert.equal(all.services.length, 1_502);
     const { out } = await weir('services', 'game/*');
-    assert.match(out, /^game\/lobby +1 +2 +local$/m);
+    assert.match(out, /^game\/lobby +1 +2 +2 +local$/m);
     for (let i = 0; i < 1_500; i++) fake.catalog.remove(`many/s${i}`);
   });
 

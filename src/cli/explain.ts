@@ -93,7 +93,7 @@ function head(answer: Answer): string {
   ];
   for (const [id, one] of Object.entries(answer.sources)) {
     lines.push(
-      `source ${id}: ${one.state}, ${one.presence}, ${one.instances} instances, age ${ageText(one.ageMs)}${one.cause === undefined ? '' : `, ${one.cause}`}`,
+      `source ${id}: ${one.state}, ${one.presence}, ${one.instances} instance${one.instances === 1 ? '' : 's'}, age ${ageText(one.ageMs)}${one.cause === undefined ? '' : `, ${one.cause}`}`,
     );
   }
   for (const one of answer.conflicts) {

@@ -9,6 +9,7 @@ const Summary = Type.Object({
   name: Type.String(),
   instances: Type.Number(),
   healthy: Type.Number(),
+  routable: Type.Number(),
   sources: Type.Array(Type.String()),
   revision: Type.Number(),
   stale: Type.Boolean(),
@@ -39,6 +40,7 @@ export async function services(io: Io, pattern: string | undefined, options: Ser
   const columns = [
     { head: 'SERVICE' },
     { head: 'HEALTHY', right: true },
+    { head: 'ROUTABLE', right: true },
     { head: 'INSTANCES', right: true },
     { head: 'SOURCES' },
     { head: 'STALE' },
@@ -46,6 +48,7 @@ export async function services(io: Io, pattern: string | undefined, options: Ser
   const rows = found.map((one) => [
     `${one.namespace}/${one.name}`,
     String(one.healthy),
+    String(one.routable),
     String(one.instances),
     one.sources.join(','),
     one.stale ? ageText(one.ageMs) : '',

@@ -114,10 +114,11 @@ export class Publish implements Interest, SettingsUser {
       return;
     }
     const entry = this.#entryOf(service, view);
+    const before = entry.sent;
     this.#ask(entry);
     this.#update(entry, view);
-    // Asked again, so what was sent did not arrive or is forgotten there.
-    if (entry.waiting === null && entry.sent !== null) this.#send(entry);
+    // Asked again, so what was sent is forgotten there.
+    if (before !== null && entry.sent === before) this.#send(entry);
   }
 
   // --- the API -------------------------------------------------------------------------------------------------------------

@@ -329,6 +329,45 @@ test('a reply inside request steps over a body that is in hand and keeps the con
   assert.equal(written(), 'HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'.repeat(2));
 });
 
+test('a body that the user paused and then answered without reading is dropped, never read as a request', async () => {
+  const evil = 'GET /evil HTTP/1.1\r\nHost: h\r\n\r\n';
+  const withBody = POST.replace('5', String(evil.length)) + evil;
+  for (const pause of ['request', 'later']) {
+    const { socket, user, connection, written } = make();
+    if (pause === 'request') user.onRequest = () => connection.pause();
+    socket.feed(withBody + GET);
+    user.onRequest = null;
+    connection.reply(OK, null);
+    await settle();
+    assert.deepEqual(
+      user.log.filter((line) => line.startsWith('request')),
+      [`request POST /p length ${evil.length}`, 'request GET /a none -1'],
+    );
+    assert.equal(written(), 'HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n');
+  }
+  const partly = make();
+  partly.user.onRequest = () => partly.connection.pause();
+  partly.socket.feed(withBody.slice(0, -1));
+  partly.connection.reply(OK, null);
+  await settle();
+  assert.equal(partly.user.log.length, 1);
+  assert.match(partly.written(), /connection: close/);
+});
+
+test('a streamed reply that ends before the body was read ends the connection, whatever its head said', async () => {
+  const evil = 'GET /evil HTTP/1.1\r\nHost: h\r\n\r\n';
+  const { socket, user, connection } = make();
+  user.onRequest = () => {
+    connection.pause();
+    connection.replyHead(OK, 0);
+  };
+  socket.feed(POST.replace('5', String(evil.length)) + evil);
+  connection.replyEnd();
+  await settle();
+  assert.deepEqual(user.log, [`request POST /p length ${evil.length}`]);
+  assert.equal(socket.writableEnded, true);
+});
+
 test('a reply inside body ends the exchange without requestEnd', () => {
   const { socket, user, connection } = make();
   user.onBody = () => connection.reply(OK, null);
@@ -410,6 +449,17 @@ test('408 for a head that is not whole after 10 s, counted from its first byte h
   await clock.advance(1_040);
   assert.deepEqual(refusals, [408]);
   assert.match(written(), /^HTTP\/1.1 408 Request Timeout\r\n/);
+});
+
+test('an empty line after a request starts no head: no 408 comes of it, and the next request is served', async () => {
+  const { socket, clock, connection, user, refusals } = make();
+  socket.feed(`${POST}hello`);
+  connection.reply(OK, null);
+  socket.feed('\r\n');
+  await clock.advance(20_000);
+  assert.deepEqual([refusals, socket.writableEnded, connection.idle], [[], false, true]);
+  socket.feed(GET);
+  assert.equal(user.log.at(-1), 'end');
 });
 
 test('an idle connection is closed without a word after 60 s, counted from the last reply', async () => {

@@ -1,6 +1,7 @@
 // Owns the server side of one socket: idle → head → body → reply → idle, then closing or a tunnel; one exchange at a time.
 // Called by proxy's listeners (createDownstream) and, through DownstreamConnection, by the user of each exchange. It must
-// never parse a request while another is open, never keep a view, and never let a refused byte reach the user.
+// never parse a request while another is open, never keep a view, and never let a refused byte reach the user. It is long
+// because the state of one socket has one owner; what could be taken out of it (replies, pace, write progress) is out.
 import type { Socket } from 'node:net';
 import { Deadline, type TimerWheel } from '../kernel/timer-wheel.ts';
 import { ChunkedDecoder } from './chunked.ts';
@@ -81,8 +82,9 @@ export class Downstream implements DownstreamConnection {
   readonly #deadline: Deadline;
   #phase: Phase = 'head';
   #minor: 0 | 1 = 1;
-  /** The request body has been read to its end (or stands whole in the piece in hand). */
+  /** The request body has been read to its end. */
   #bodyDone = true;
+  /** Only while `user.request` runs: the whole body stands in the piece in hand, so a reply may step over it. */
   #bodyInHand = false;
   #bodyLeft = 0;
   #replyStarted = false;
@@ -136,7 +138,8 @@ export class Downstream implements DownstreamConnection {
   reply(head: string, body: string | Buffer | null, contentLength?: number): void {
     if (this.#phase !== 'exchange' || this.#replyStarted) return;
     this.#replyStarted = true;
-    this.closing = this.#mustClose();
+    this.#skipKeptBody();
+    this.closing = this.#mustClose() || !(this.#bodyDone || this.#bodyInHand);
     this.#reply.whole(head, body, contentLength, this.closing);
     this.#finish();
   }
@@ -144,7 +147,7 @@ export class Downstream implements DownstreamConnection {
   replyHead(head: string, length: number): boolean {
     if (this.#phase !== 'exchange' || this.#replyStarted) return true;
     this.#replyStarted = true;
-    this.closing = this.#mustClose() || this.#reply.endsByClose(length);
+    this.closing = this.#mustClose() || !this.#bodyDone || this.#reply.endsByClose(length);
     return this.#reply.start(head, length, this.closing);
   }
 
@@ -258,7 +261,7 @@ export class Downstream implements DownstreamConnection {
     const wasPartial = reader.partial;
     const next = reader.read(chunk, at, chunk.length);
     if (next === -1) {
-      if (!wasPartial) this.#options.wheel.arm(this.#deadline, this.#options.limits.requestHeadersTimeoutMs);
+      if (!wasPartial && reader.partial) this.#options.wheel.arm(this.#deadline, this.#options.limits.requestHeadersTimeoutMs);
       return chunk.length;
     }
     const head = this.#parse(reader);
@@ -303,8 +306,9 @@ export class Downstream implements DownstreamConnection {
     if (kind === 'chunked') this.#decoder.reset();
     if (!this.#bodyInHand) this.#options.wheel.arm(this.#deadline, this.#pace.begin());
     this.#user.request(head, kind, length);
-    // Answered at once, with the whole body in hand: step over it and stay open.
-    return this.#phase === 'head' && this.#bodyInHand ? at + length : at;
+    const skip = this.#phase === 'head' && this.#bodyInHand;
+    this.#bodyInHand = false;
+    return skip ? at + length : at;
   }
 
   #readLength(chunk: Buffer, at: number): number {
@@ -348,14 +352,21 @@ export class Downstream implements DownstreamConnection {
       this.closing ||
       this.#options.draining ||
       !this.#framing.keepAlive ||
-      !(this.#bodyDone || this.#bodyInHand) ||
       this.#served >= this.#options.limits.maxRequestsPerSocket
     );
   }
 
-  /** The reply is complete. */
+  /** A body of known length that was kept whole (the user had paused) is dropped when the reply comes without it. */
+  #skipKeptBody(): void {
+    const kept = this.#unread;
+    if (this.#bodyDone || this.#framing.kind !== 'length' || kept === null || kept.length < this.#bodyLeft) return;
+    this.#unread = kept.length === this.#bodyLeft ? null : kept.subarray(this.#bodyLeft);
+    this.#bodyDone = true;
+  }
+
+  /** The reply is complete. What is left of a body must never be read as a request: then the connection ends. */
   #finish(): void {
-    if (this.closing) {
+    if (this.closing || !(this.#bodyDone || this.#bodyInHand)) {
       this.#linger();
       return;
     }

@@ -52,7 +52,7 @@ export type FailureClass = 'unsent' | 'no-response' | 'started';
 /** Why an exchange with an upstream ended without a whole response. */
 export interface UpstreamFailure {
   readonly class: FailureClass;
-  /** connect: refused, unreachable, timed out while opening · reset: closed or cut · protocol: the reply broke the grammar or a cap · overflow: the pool's queue is full · cancelled: by us. */
+  /** A malformed reply is `protocol` with class started. connect: refused, unreachable, timed out while opening · reset: closed or cut · protocol: the reply broke the grammar or a cap · overflow: the pool's queue is full · cancelled: by us. */
   readonly cause: 'connect' | 'reset' | 'protocol' | 'overflow' | 'cancelled';
   /** Words for logs; never contains bytes of a body. */
   readonly message: string;
@@ -72,7 +72,10 @@ export interface DownstreamUser {
   body(view: Buffer): void;
   /** The request has arrived whole. */
   requestEnd(trailers: Trailers | null): void;
-  /** The client went away, broke the framing in mid-body (the codec has replied and closed) or hit a deadline of the codec. */
+  /**
+   * The client went away (a half-close counts as that), broke the framing in mid-body (the codec answers and closes by itself) or hit a
+   * deadline of the codec. Not called after `destroy()`. A reply whose body does not match its announced length ends in `aborted` too.
+   */
   aborted(cause: 'client' | 'refused' | 'timeout'): void;
   /** What was written has left for the kernel: write more. Follows a `reply*` or `upgraded*` call that returned false. */
   drained(): void;
@@ -107,13 +110,16 @@ export interface DownstreamConnection {
   replyBody(view: Buffer, done: () => void): boolean;
   /** The end of the reply's body; trailers only on chunked replies. */
   replyEnd(trailers?: Trailers): void;
-  /** An informational response (103) as it stands; not to 1.0 clients (then nothing is sent). */
+  /** An informational response (103) as it stands, with or without its empty line; not to 1.0 clients (then nothing is sent). */
   informational(head: string): void;
   /** Answers `Expect: 100-continue` when the client waits for it and nothing was answered yet; otherwise does nothing. */
   continue100(): void;
   /** Lifts the request deadline and the minimum rate for this exchange (streaming routes). Call it inside `request`. */
   liftRequestTimeout(): void;
-  /** Stops reading the socket (also no further request is parsed). */
+  /**
+   * Stops reading the socket (also no further request is parsed). Inside `request` or `body` it also keeps back the body that has been
+   * read behind them. `resume` never calls back before it returns. A pause ends with the exchange.
+   */
   pause(): void;
   resume(): void;
   /** After a 101 was written as `head` (whole, with its empty line): bytes pass raw both ways from now on. */
@@ -126,7 +132,7 @@ export interface DownstreamConnection {
 
 /** What an upstream connection or the pool calls for one exchange. Nothing is called after `responseEnd` or `failed`. */
 export interface UpstreamUser {
-  /** The pool's answer: send now, in this call. `connection` belongs to this exchange until responseEnd, failed or upgraded close. */
+  /** The pool's answer, perhaps inside `acquire`: send now, in this call. `connection` belongs to this exchange until responseEnd, failed or upgraded close. */
   connected(connection: UpstreamConnection): void;
   /** An informational response other than 100 and 101; counted against the caps by the codec. */
   informational(head: ResponseHead): void;

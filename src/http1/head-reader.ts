@@ -26,9 +26,9 @@ export class HeadReader {
     this.#mayLead = mayLead;
   }
 
-  /** True while part of a head is held. */
+  /** True while part of a head is held; a lone empty line before it is none. */
   get partial(): boolean {
-    return this.#partial;
+    return this.#partial && this.text !== '';
   }
 
   /** Forgets the head; the next `read` starts a new one. Called by `read` itself when it starts after an outcome. */

@@ -37,7 +37,8 @@ export class RequestPace {
     const { requestTimeoutMs, minRate, minRateAfterMs } = this.#limits;
     const passed = this.#armedFor + lateMs;
     this.#elapsed += passed;
-    if (stopped) this.#excused += passed;
+    const grace = this.#elapsed - passed < minRateAfterMs;
+    if (stopped && !grace) this.#excused += passed;
     if (this.#elapsed >= requestTimeoutMs) return -1;
     const owed = (minRate * (this.#elapsed - minRateAfterMs - this.#excused)) / 1_000;
     if (!stopped && this.bytes < owed) return -1;

@@ -1,6 +1,7 @@
 // Owns the client side of one socket: opening → idle → sent → head → body → idle, a tunnel, or dead; one exchange at a time.
 // Called by its pool (open, take) and, through UpstreamConnection, by the user of the exchange. It must never read on while a
-// view is held, and never give back a socket that is not clean (rule 9): any doubt destroys it.
+// view is held, and never give back a socket that is not clean (rule 9): any doubt destroys it. It is long because the state
+// of one socket has one owner.
 import net from 'node:net';
 import { messageOf } from '../kernel/errors.ts';
 import { Deadline, type TimerWheel } from '../kernel/timer-wheel.ts';

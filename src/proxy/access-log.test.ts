@@ -4,10 +4,10 @@ import { mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { systemClock } from '../kernel/clock.ts';
-import { Counter } from '../telemetry/metrics.ts';
 import { eventually } from '../../test/support/eventually.ts';
 import { FakeClock, settle } from '../../test/support/fake-clock.ts';
+import { systemClock } from '../kernel/clock.ts';
+import { Counter } from '../telemetry/metrics.ts';
 import { AccessLog, type AccessLogSink, type AccessRecord, accessLine, MAX_BUFFERED } from './access-log.ts';
 import { openAccessLogSink } from './access-log-sink.ts';
 
@@ -89,7 +89,10 @@ test('lines are joined to batches, one with the sink at a time', async () => {
   assert.equal(sink.batches.length, 2);
   sink.finish();
   await flushed;
-  assert.deepEqual(sink.batches.map((batch) => batch.split('\n').length - 1), [2, 1]);
+  assert.deepEqual(
+    sink.batches.map((batch) => batch.split('\n').length - 1),
+    [2, 1],
+  );
 });
 
 test('a stalled sink costs lines, not memory: what exceeds the buffer is dropped and counted', async () => {

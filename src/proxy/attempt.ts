@@ -1,33 +1,21 @@
 // Owns one try at an upstream after another for the open request: pick, connection, send, per-try timeout, back-off, and what
 // cluster learns of the end. Called by exchange.ts and, as UpstreamUser, by the codec. It never decides whether to try again.
 import {
-  OUTCOME_CONNECT_FAILURE,
+  type AttemptOutcome,
   OUTCOME_IGNORED,
   OUTCOME_LOCAL_FAILURE,
   OUTCOME_TIMEOUT,
-  type AttemptOutcome,
   type PickCluster,
   type PickedEndpoint,
 } from '../cluster/pick-interface.ts';
 import type { BodyKind, ResponseHead, Trailers, UpstreamConnection, UpstreamFailure, UpstreamUser } from '../http1/exchange.ts';
 import type { PoolTicket } from '../http1/pool.ts';
 import { Deadline, type TimerWheel } from '../kernel/timer-wheel.ts';
-import type { AttemptEnd } from '../resilience/retry.ts';
-import type { LocalCode } from './local-reply.ts';
+import { type AttemptFailure, meaningOf, outcomeOf } from './attempt-failure.ts';
 import type { RequestBody } from './request-body.ts';
-import { type FailureCause, failureCause } from './service-slot.ts';
 
 /** A timer of ours that fired later than this proves nothing about an upstream (§6, own-lateness guard). */
 export const OWN_LATENESS_MS = 500;
-
-/** What a failed attempt means to the exchange. */
-export interface AttemptFailure {
-  readonly end: AttemptEnd;
-  readonly code: LocalCode;
-  readonly cause: FailureCause | null;
-  /** Words for the log; may hold an address, goes into no reply. */
-  readonly message: string;
-}
 
 /** The exchange, as its attempts see it. Each call may end the request: nothing may follow it in the caller. */
 export interface AttemptOwner {
@@ -287,22 +275,3 @@ export class Attempt implements UpstreamUser {
 }
 
 function noop(): void {}
-
-/** What outlier detection and breaker learn of a failure (§2). */
-function outcomeOf(failure: UpstreamFailure): AttemptOutcome {
-  if (failure.cause === 'overflow' || failure.cause === 'cancelled') return OUTCOME_IGNORED;
-  return failure.cause === 'connect' ? OUTCOME_CONNECT_FAILURE : OUTCOME_LOCAL_FAILURE;
-}
-
-/** Retry class and local code of a failure (§2). `replayable`: an unsent request whose body is gone can no more be sent than one that was. */
-function meaningOf(failure: UpstreamFailure, replayable: boolean): AttemptFailure {
-  const cause = failureCause(failure.cause);
-  const { message } = failure;
-  if (failure.cause === 'overflow') return { end: 'final', code: 'UPSTREAM_OVERFLOW', cause, message };
-  const unsent = failure.class === 'unsent' && replayable;
-  if (failure.cause === 'connect') return { end: unsent ? 'connect' : 'reset', code: 'UPSTREAM_CONNECT_FAILED', cause, message };
-  if (failure.cause === 'protocol') return { end: 'reset', code: 'UPSTREAM_PROTOCOL', cause, message };
-  // A response that broke off inside its head is neither "no response byte" nor malformed: never repeated.
-  const end = unsent ? 'connect' : failure.class === 'started' ? 'final' : 'reset';
-  return { end, code: 'UPSTREAM_RESET', cause, message };
-}

@@ -1,7 +1,8 @@
 // Owns the data plane: builds clusters, listeners, gate and access log from messages alone, so that a worker could host it.
 // Called by app (or a worker's entry). It must never reach for the catalog: what it needs to know comes as a message.
-import type { ClusterMessage } from '../cluster/cluster-update.ts';
+
 import { ClusterSet } from '../cluster/cluster-set.ts';
+import type { ClusterMessage } from '../cluster/cluster-update.ts';
 import type { ClusterState, Interest } from '../cluster/interest.ts';
 import type { DownstreamLimits } from '../http1/downstream.ts';
 import type { Clock, Timer } from '../kernel/clock.ts';
@@ -246,7 +247,10 @@ function sameTarget(a: AccessLogUpdate['to'] | null, b: AccessLogUpdate['to'] | 
 
 /** Ids that are unique in this process and, by a random part, among others. */
 function idMaker(random: Random): () => string {
-  const part = (): string => Math.floor(random() * 2 ** 32).toString(16).padStart(8, '0');
+  const part = (): string =>
+    Math.floor(random() * 2 ** 32)
+      .toString(16)
+      .padStart(8, '0');
   const prefix = `${part()}${part()}-`;
   let n = 0;
   return () => prefix + (n++).toString(36);

@@ -9,13 +9,18 @@ export const DRAIN_GRACE_MS = 30_000;
 const LOOK_MS = 20;
 /** A connection without a request yet may be sending one; it is closed only after this. */
 const FRESH_MS = 500;
+/** The lame duck ends early only when nobody has connected for so long: whoever is told to close comes back once more. */
+const QUIET_MS = 100;
 /** Answered connections get this long to be closed by their clients. */
 const LINGER_MS = 500;
 /** What the hard stop wrote gets this long to leave. */
 const FLUSH_MS = 100;
 
 /** What a drain asks of the listeners. */
-export type Drained = Pick<Listener, 'idle' | 'pending' | 'connections' | 'closeIdle' | 'hardStop' | 'destroy' | 'stop'> & {
+export type Drained = Pick<
+  Listener,
+  'idle' | 'pending' | 'connections' | 'accepted' | 'closeIdle' | 'hardStop' | 'destroy' | 'stop'
+> & {
   draining: boolean;
 };
 
@@ -39,7 +44,7 @@ export class Drain {
   async run(): Promise<void> {
     const listeners = this.#listeners();
     for (const listener of listeners) listener.draining = true;
-    await this.#until(LAME_DUCK_MS, () => sum(listeners, 'idle') === 0);
+    await this.#until(LAME_DUCK_MS, this.#quiet(listeners));
     await Promise.all(listeners.map((listener) => listener.stop()));
     const stopped = this.#clock.now();
     const nothingLeft = (): boolean => {
@@ -56,6 +61,21 @@ export class Drain {
     for (const listener of listeners) listener.destroy();
   }
 
+  /** No idle connection is left, and none was accepted in the last 100 ms. */
+  #quiet(listeners: readonly Drained[]): () => boolean {
+    let accepted = -1;
+    let since = this.#clock.now();
+    return () => {
+      const now = this.#clock.now();
+      const count = sum(listeners, 'accepted');
+      if (count !== accepted) {
+        accepted = count;
+        since = now;
+      }
+      return sum(listeners, 'idle') === 0 && now - since >= QUIET_MS;
+    };
+  }
+
   /** Waits until `done`, at most `ms`, not at all after `hard`; says whether it was done. */
   async #until(ms: number, done: () => boolean): Promise<boolean> {
     const end = this.#clock.now() + ms;
@@ -68,7 +88,7 @@ export class Drain {
   }
 }
 
-function sum(listeners: readonly Drained[], what: 'idle' | 'pending' | 'connections'): number {
+function sum(listeners: readonly Drained[], what: 'idle' | 'pending' | 'connections' | 'accepted'): number {
   let n = 0;
   for (const listener of listeners) n += listener[what];
   return n;

@@ -8,13 +8,21 @@ import type { BodyKind, DownstreamConnection, DownstreamUser, RequestHead, Respo
 import { retryDelay } from '../kernel/backoff.ts';
 import { Deadline } from '../kernel/timer-wheel.ts';
 import { type AttemptEnd, decideRetry, mayRepeat } from '../resilience/retry.ts';
-import { Attempt, type AttemptFailure, type AttemptOwner, OWN_LATENESS_MS } from './attempt.ts';
+import { Attempt, type AttemptOwner, OWN_LATENESS_MS } from './attempt.ts';
+import type { AttemptFailure } from './attempt-failure.ts';
 import { failureReply, type LocalReply, localReplyBody, localReplyHead, REPLIES } from './local-reply.ts';
 import type { ListenerFacts, ProxyContext } from './proxy-context.ts';
 import { RequestAccount } from './request-account.ts';
 import { KEPT_BYTES, RequestBody } from './request-body.ts';
-import { filterRequest, type Peer, RequestPlan } from './request-filter.ts';
-import { filterInformational, filterResponse, filterTrailers, type RetryMarks, ResponsePlan, retryMarks } from './response-filter.ts';
+import { filterRequest, type Peer, RequestPlan, upstreamHead } from './request-filter.ts';
+import {
+  filterInformational,
+  filterResponse,
+  filterTrailers,
+  ResponsePlan,
+  type RetryMarks,
+  retryMarks,
+} from './response-filter.ts';
 import type { Route } from './route.ts';
 import type { ServiceSlot } from './service-slot.ts';
 import { isWebSocketSwitch, Tunnel } from './tunnel.ts';
@@ -263,15 +271,8 @@ export class Exchange implements DownstreamUser, AttemptOwner {
   // AttemptOwner.
 
   requestHead(): string {
-    const plan = this.#plan;
     const rewrite = this.#account.slot?.cluster.policy.rewriteHost ?? null;
-    const host = rewrite ?? plan.host;
-    const original = rewrite === null || plan.forwardedHost ? '' : `x-forwarded-host: ${plan.host}\r\n`;
-    const upgrade = plan.upgrade ? 'connection: upgrade\r\nupgrade: websocket\r\n' : '';
-    return (
-      `${plan.method} ${this.#route.path} HTTP/1.1\r\nhost: ${host}\r\n${plan.fields}${original}` +
-      `x-weir-attempt-count: ${this.#attempt.count}\r\n${this.#body.framing}${upgrade}\r\n`
-    );
+    return upstreamHead(this.#plan, this.#route.path, rewrite, this.#attempt.count, this.#body.framing);
   }
 
   sending(): void {
@@ -310,49 +311,19 @@ export class Exchange implements DownstreamUser, AttemptOwner {
 
   answeredWhole(head: ResponseHead, body: Buffer | null): void {
     const { status } = head;
-    let final = status >= 500;
-    if (status >= 400) {
-      const marks = retryMarks(head, this.#context.clock.wallNow);
-      const wait = this.#retryWait('status', status, marks);
-      if (wait !== NO_RETRY) {
-        this.#attempt.finish(status);
-        this.#attempt.retryAfter(wait);
-        return;
-      }
-      final ||= marks.final;
-    }
-    const answer = this.#answer;
-    if (!filterResponse(head, this.#listener.facts.filter.pseudonym, answer)) {
-      this.#attempt.refuseAnswer('malformed Connection field');
-      return;
-    }
-    if (answer.twins > 0) this.#context.dropped.twins.inc(answer.twins);
-    const text = answer.head + this.#weirFields(final);
+    const text = this.#accept(head, false);
+    if (text === null) return;
+    const { contentLength } = this.#answer;
     if (body !== null) this.#account.bytesOut = body.length;
     this.#attempt.finish(status);
     this.#complete(status, '');
-    this.#down.reply(text, body, answer.contentLength >= 0 ? answer.contentLength : undefined);
+    this.#down.reply(text, body, contentLength >= 0 ? contentLength : undefined);
   }
 
   answered(head: ResponseHead, kind: BodyKind, length: number): void {
     const { status } = head;
-    let final = status >= 500;
-    if (status >= 400) {
-      const marks = retryMarks(head, this.#context.clock.wallNow);
-      const wait = this.#retryWait('status', status, marks);
-      if (wait !== NO_RETRY) {
-        this.#attempt.giveUp(status);
-        this.#attempt.retryAfter(wait);
-        return;
-      }
-      final ||= marks.final;
-    }
-    const answer = this.#answer;
-    if (!filterResponse(head, this.#listener.facts.filter.pseudonym, answer)) {
-      this.#attempt.refuseAnswer('malformed Connection field');
-      return;
-    }
-    if (answer.twins > 0) this.#context.dropped.twins.inc(answer.twins);
+    const text = this.#accept(head, true);
+    if (text === null) return;
     this.#phase = 'replying';
     this.#status = status;
     this.#facts.responseStarted = true;
@@ -362,7 +333,32 @@ export class Exchange implements DownstreamUser, AttemptOwner {
     if (this.#timing === 'stall') this.#context.wheel.disarm(this.#deadline);
     const policy = this.#account.slot?.cluster.policy;
     if (policy?.streaming === true || policy?.timeout === 0) this.#armStream();
-    this.#down.replyHead(answer.head + this.#weirFields(final), kind === 'length' ? length : -1);
+    this.#down.replyHead(text, kind === 'length' ? length : -1);
+  }
+
+  /** The head of the reply for the client; null when the response is not passed on: it is repeated, or refused. */
+  #accept(head: ResponseHead, streamed: boolean): string | null {
+    const { status } = head;
+    let final = status >= 500;
+    if (status >= 400) {
+      const marks = retryMarks(head, this.#context.clock);
+      const wait = this.#retryWait('status', status, marks);
+      if (wait !== NO_RETRY) {
+        // A whole response leaves its connection clean; of a streamed one the rest would still come.
+        if (streamed) this.#attempt.giveUp(status);
+        else this.#attempt.finish(status);
+        this.#attempt.retryAfter(wait);
+        return null;
+      }
+      final ||= marks.final;
+    }
+    const answer = this.#answer;
+    if (!filterResponse(head, this.#listener.facts.filter.pseudonym, answer)) {
+      this.#attempt.refuseAnswer('malformed Connection field');
+      return null;
+    }
+    if (answer.twins > 0) this.#context.dropped.twins.inc(answer.twins);
+    return answer.head + this.#weirFields(final);
   }
 
   answerBody(view: Buffer): void {

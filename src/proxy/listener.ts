@@ -2,7 +2,14 @@
 // It must never parse: sockets go to the codec at once.
 import { unlink } from 'node:fs';
 import net from 'node:net';
-import { createDownstream, DOWNSTREAM_LIMITS, type Downstream, type DownstreamLimits, type DownstreamOptions, REFUSAL_FIELDS } from '../http1/downstream.ts';
+import {
+  createDownstream,
+  DOWNSTREAM_LIMITS,
+  type Downstream,
+  type DownstreamLimits,
+  type DownstreamOptions,
+  REFUSAL_FIELDS,
+} from '../http1/downstream.ts';
 import { addressClass, canonicalHost, isIpLiteral } from '../kernel/address.ts';
 import type { OwnListener } from '../kernel/dial.ts';
 import { WeirError } from '../kernel/errors.ts';
@@ -13,6 +20,9 @@ import type { ListenAddress } from './proxy-update.ts';
 
 /** Connections per address that is not loopback (proxy-semantics §3). */
 export const MAX_PER_ADDRESS = 1_000;
+
+/** Turns of the loop that closing waits at most for an empty queue. */
+const MAX_STOP_TURNS = 200;
 
 /** What listeners share: the count of all connections, and the counters of what is refused. */
 export interface ListenerDeps {
@@ -37,6 +47,8 @@ export class Listener {
   readonly #state: ListenerState;
   readonly #options: DownstreamOptions;
   readonly #open = new Map<Downstream, Exchange>();
+  /** Connections accepted so far. */
+  accepted = 0;
   /** Told when a connection has closed; for the drain. */
   onConnectionClosed: () => void = () => {};
 
@@ -106,9 +118,14 @@ export class Listener {
     return n;
   }
 
-  /** Accepts no more. What waits in the kernel's queue is accepted first, since closing resets it. */
+  /** Accepts no more. Closing resets what waits in the kernel's queue, so it happens right after turns that found the queue empty. */
   async stop(): Promise<void> {
-    for (let turn = 0; turn < 2; turn++) await new Promise<void>((resolve) => setImmediate(resolve));
+    let quiet = 0;
+    for (let turn = 0; turn < MAX_STOP_TURNS && quiet < 2; turn++) {
+      const before = this.accepted;
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      quiet = this.accepted === before ? quiet + 1 : 0;
+    }
     this.#server.close();
   }
 
@@ -144,6 +161,7 @@ export class Listener {
       return;
     }
     counts.connections++;
+    this.accepted++;
     perAddress.set(address, taken + 1);
     socket.on('close', () => this.#left(address));
     createDownstream(socket, this.#options);

@@ -111,21 +111,73 @@ const FORWARDED: readonly (readonly [string, string, readonly string[], How?])[]
   ['named by Connection: gone', get('Connection: close, x-foo', 'X-Foo: 1', 'X-Bar: 2'), ['X-Bar: 2']],
   ['named before it appears in Connection: gone', get('X-Foo: 1', 'Connection: X-FOO'), []],
   ['Authorization named by Connection: kept', get('Connection: authorization', 'Authorization: x'), ['Authorization: x']],
-  ['Cookie and Content-Type named by Connection: kept', get('Connection: cookie, content-type', 'Cookie: x', 'Content-Type: y'), ['Cookie: x', 'Content-Type: y']],
+  [
+    'Cookie and Content-Type named by Connection: kept',
+    get('Connection: cookie, content-type', 'Cookie: x', 'Content-Type: y'),
+    ['Cookie: x', 'Content-Type: y'],
+  ],
   [
     'hop-by-hop fields never go on',
-    get('Keep-Alive: 5', 'Proxy-Connection: x', 'TE: trailers', 'Trailer: x', 'Upgrade: h2c', 'HTTP2-Settings: x', 'Proxy-Authenticate: x', 'Proxy-Authorization: x', 'Expect: 100-continue'),
+    get(
+      'Keep-Alive: 5',
+      'Proxy-Connection: x',
+      'TE: trailers',
+      'Trailer: x',
+      'Upgrade: h2c',
+      'HTTP2-Settings: x',
+      'Proxy-Authenticate: x',
+      'Proxy-Authorization: x',
+      'Expect: 100-continue',
+    ),
     [],
   ],
   ['framing fields are not copied', head('POST / HTTP/1.1', 'Host: a', 'Content-Length: 003'), []],
-  ['look-alikes are dropped', get('Content_Length: 5', 'Transfer_Encoding: chunked', 'X_Forwarded_For: 1.1.1.1', 'x_weir_service: a/b', 'HOST_: x', 'a_b: 1'), ['HOST_: x', 'a_b: 1']],
-  ['x-weir-* of an untrusted peer is dropped', get('x-weir-service: a/b', 'x-weir-attempt-count: 7', 'x-weir-identity: root'), []],
-  ['x-weir-* of a trusted peer passes, but not our own two', get('x-weir-service: a/b', 'x-weir-attempt-count: 7', 'x-weir-identity: root'), ['x-weir-identity: root'], { peer: { ...PEER, trusted: true } }],
+  [
+    'look-alikes are dropped',
+    get(
+      'Content_Length: 5',
+      'Transfer_Encoding: chunked',
+      'X_Forwarded_For: 1.1.1.1',
+      'x_weir_service: a/b',
+      'HOST_: x',
+      'a_b: 1',
+    ),
+    ['HOST_: x', 'a_b: 1'],
+  ],
+  [
+    'x-weir-* of an untrusted peer is dropped',
+    get('x-weir-service: a/b', 'x-weir-attempt-count: 7', 'x-weir-identity: root'),
+    [],
+  ],
+  [
+    'x-weir-* of a trusted peer passes, but not our own two',
+    get('x-weir-service: a/b', 'x-weir-attempt-count: 7', 'x-weir-identity: root'),
+    ['x-weir-identity: root'],
+    { peer: { ...PEER, trusted: true } },
+  ],
   ['client certificate field of an untrusted peer is dropped', get('X-Forwarded-Client-Cert: x'), []],
-  ['outbound keeps proto, host and Forwarded', get('X-Forwarded-Proto: https', 'X-Forwarded-Host: h', 'Forwarded: for=1'), ['X-Forwarded-Proto: https', 'X-Forwarded-Host: h', 'Forwarded: for=1']],
-  ['inbound replaces them', get('X-Forwarded-Proto: https', 'X-Forwarded-Host: h', 'Forwarded: for=1', 'X-Forwarded-For: 6.6.6.6'), ['x-forwarded-proto: http'], { context: INBOUND }],
-  ['outbound appends to X-Forwarded-For', get('X-Forwarded-For: 1.1.1.1', 'x-forwarded-for: 2.2.2.2, 3.3.3.3'), ['x-forwarded-for: 1.1.1.1, 2.2.2.2, 3.3.3.3, 10.9.8.7']],
-  ['inbound from a trusted peer appends', get('X-Forwarded-For: 1.1.1.1'), ['x-forwarded-proto: http', 'x-forwarded-for: 1.1.1.1, 10.9.8.7'], { context: INBOUND, peer: { ...PEER, trusted: true } }],
+  [
+    'outbound keeps proto, host and Forwarded',
+    get('X-Forwarded-Proto: https', 'X-Forwarded-Host: h', 'Forwarded: for=1'),
+    ['X-Forwarded-Proto: https', 'X-Forwarded-Host: h', 'Forwarded: for=1'],
+  ],
+  [
+    'inbound replaces them',
+    get('X-Forwarded-Proto: https', 'X-Forwarded-Host: h', 'Forwarded: for=1', 'X-Forwarded-For: 6.6.6.6'),
+    ['x-forwarded-proto: http'],
+    { context: INBOUND },
+  ],
+  [
+    'outbound appends to X-Forwarded-For',
+    get('X-Forwarded-For: 1.1.1.1', 'x-forwarded-for: 2.2.2.2, 3.3.3.3'),
+    ['x-forwarded-for: 1.1.1.1, 2.2.2.2, 3.3.3.3, 10.9.8.7'],
+  ],
+  [
+    'inbound from a trusted peer appends',
+    get('X-Forwarded-For: 1.1.1.1'),
+    ['x-forwarded-proto: http', 'x-forwarded-for: 1.1.1.1, 10.9.8.7'],
+    { context: INBOUND, peer: { ...PEER, trusted: true } },
+  ],
   ['Via is appended to', get('Via: 1.0 fred', 'via: 1.1 weir-mexico'), ['via: 1.0 fred, 1.1 weir-mexico, 1.1 weir-me']],
   ['a good x-request-id is kept', get('X-Request-Id: abc-123'), ['X-Request-Id: abc-123']],
   ['a long x-request-id is replaced', get(`X-Request-Id: ${'a'.repeat(65)}`), []],
@@ -167,7 +219,12 @@ test('absolute-form on a dedicated listener passes when it equals Host', () => {
   assert.deepEqual([got.path, got.absolute], ['/p', false]);
 });
 
-const WS = ['Connection: keep-alive, Upgrade', 'Upgrade: WebSocket', 'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='];
+const WS = [
+  'Connection: keep-alive, Upgrade',
+  'Upgrade: WebSocket',
+  'Sec-WebSocket-Version: 13',
+  'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+];
 
 test('a whole WebSocket handshake is seen as one', () => assert.equal(plan(get(...WS)).upgrade, true));
 
@@ -190,7 +247,9 @@ for (const [name, text] of [
 }
 
 test('what weir itself needs is noted', () => {
-  const got = plan(head('POST / HTTP/1.1', 'Host: a', 'TE: gzip, Trailers', 'Expect: 100-Continue', 'Idempotency-Key: k', 'Content-Length: 3'));
+  const got = plan(
+    head('POST / HTTP/1.1', 'Host: a', 'TE: gzip, Trailers', 'Expect: 100-Continue', 'Idempotency-Key: k', 'Content-Length: 3'),
+  );
   assert.deepEqual([got.trailers, got.expectContinue, got.idempotencyKey], [true, true, true]);
   assert.match(got.fields, /^Idempotency-Key: k\r\n/);
 });

@@ -151,6 +151,16 @@ export function filterRequest(
   return null;
 }
 
+/** The whole head of one attempt. `rewrite`: Host of the route, or null; `framing`: the field that frames the body, with its CRLF. */
+export function upstreamHead(plan: RequestPlan, path: string, rewrite: string | null, attempt: number, framing: string): string {
+  const original = rewrite === null || plan.forwardedHost ? '' : `x-forwarded-host: ${plan.host}\r\n`;
+  const upgrade = plan.upgrade ? 'connection: upgrade\r\nupgrade: websocket\r\n' : '';
+  return (
+    `${plan.method} ${path} HTTP/1.1\r\nhost: ${rewrite ?? plan.host}\r\n${plan.fields}${original}` +
+    `x-weir-attempt-count: ${attempt}\r\n${framing}${upgrade}\r\n`
+  );
+}
+
 /** One walk over the fields: appends to `plan.fields` and notes what weir itself needs. */
 function readFields(
   names: readonly FieldName[],
@@ -265,7 +275,13 @@ export function namedFields(tokens: readonly string[]): readonly string[] | null
 export function hasPassed(via: string, pseudonym: string): boolean {
   const lower = pseudonym.toLowerCase();
   if (!via.toLowerCase().includes(lower)) return false;
-  return via.split(',').some((member) => member.trim().split(/[ \t]+/)[1]?.toLowerCase() === lower);
+  return via.split(',').some(
+    (member) =>
+      member
+        .trim()
+        .split(/[ \t]+/)[1]
+        ?.toLowerCase() === lower,
+  );
 }
 
 function asksForTrailers(te: string): boolean {
@@ -278,9 +294,7 @@ function isWebSocket(head: RequestHead): boolean {
   const upgrade = only(head, 'upgrade');
   const key = only(head, 'sec-websocket-key') ?? '';
   return (
-    upgrade?.toLowerCase() === 'websocket' &&
-    only(head, 'sec-websocket-version') === '13' &&
-    /^[A-Za-z0-9+/]{22}==$/.test(key)
+    upgrade?.toLowerCase() === 'websocket' && only(head, 'sec-websocket-version') === '13' && /^[A-Za-z0-9+/]{22}==$/.test(key)
   );
 }
 

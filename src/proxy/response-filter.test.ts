@@ -22,13 +22,29 @@ function passed(...fields: string[]): string[] | null {
 const ROWS: readonly (readonly [string, readonly string[], readonly string[] | null])[] = [
   ['plain fields stay as written', ['Server: x', 'Date: y', 'a: 1'], ['Server: x', 'Date: y', 'a: 1']],
   ['Set-Cookie lines stay separate', ['Set-Cookie: a=1', 'Set-Cookie: b=2'], ['Set-Cookie: a=1', 'Set-Cookie: b=2']],
-  ['hop-by-hop and framing never go on', ['Connection: keep-alive', 'Keep-Alive: timeout=5', 'Transfer-Encoding: chunked', 'Trailer: x', 'Upgrade: h2c', 'Proxy-Authenticate: x', 'TE: x'], []],
+  [
+    'hop-by-hop and framing never go on',
+    [
+      'Connection: keep-alive',
+      'Keep-Alive: timeout=5',
+      'Transfer-Encoding: chunked',
+      'Trailer: x',
+      'Upgrade: h2c',
+      'Proxy-Authenticate: x',
+      'TE: x',
+    ],
+    [],
+  ],
   ['content-length is not copied', ['Content-Length: 5'], []],
   ['named by Connection: gone', ['Connection: x-foo', 'X-Foo: 1', 'X-Bar: 2'], ['X-Bar: 2']],
   ['Set-Date named by Connection: protected date kept', ['Connection: date', 'Date: x'], ['Date: x']],
   ['a malformed Connection is a protocol failure', ['Connection: a b'], null],
   ['look-alikes are dropped', ['Content_Length: 5', 'Transfer_Encoding: chunked'], []],
-  ['x-weir-* is ours, but the upstream weir\'s error code goes on', ['x-weir-attempts: 9', 'x-weir-upstream: evil', 'x-weir-error: OVERLOADED', 'x-weir-retry-final: 1'], ['x-weir-error: OVERLOADED']],
+  [
+    "x-weir-* is ours, but the upstream weir's error code goes on",
+    ['x-weir-attempts: 9', 'x-weir-upstream: evil', 'x-weir-error: OVERLOADED', 'x-weir-retry-final: 1'],
+    ['x-weir-error: OVERLOADED'],
+  ],
   ['Via is appended to', ['Via: 1.1 a', 'via: 1.1 b'], ['via: 1.1 a, 1.1 b, 1.1 weir-me']],
 ];
 
@@ -45,7 +61,11 @@ test('the status line keeps status and reason, the length is told apart', () => 
 });
 
 test('a 103 goes on as a whole head', () => {
-  const text = filterInformational(parse('HTTP/1.1 103 Early Hints', 'Link: </a>', 'Connection: close'), 'weir-me', new ResponsePlan());
+  const text = filterInformational(
+    parse('HTTP/1.1 103 Early Hints', 'Link: </a>', 'Connection: close'),
+    'weir-me',
+    new ResponsePlan(),
+  );
   assert.equal(text, 'HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nvia: 1.1 weir-me\r\n\r\n');
 });
 
@@ -63,7 +83,10 @@ const MARKS: readonly (readonly [string, number, readonly string[], boolean, num
 
 for (const [name, status, fields, final, waitMs] of MARKS) {
   test(`retry marks: ${name}`, () => {
-    assert.deepEqual(retryMarks(parse(`HTTP/1.1 ${status} x`, ...fields), () => 1_000_000), { final, waitMs });
+    assert.deepEqual(
+      retryMarks(parse(`HTTP/1.1 ${status} x`, ...fields), { wallNow: () => 1_000_000 }),
+      { final, waitMs },
+    );
   });
 }
 

@@ -14,6 +14,7 @@ import {
   VIA,
   X_WEIR,
 } from '../http1/fields.ts';
+import type { Clock } from '../kernel/clock.ts';
 import { namedFields } from './request-filter.ts';
 
 /** What came of filtering; one per exchange, filled anew for each response. */
@@ -69,14 +70,14 @@ export function filterInformational(head: ResponseHead, pseudonym: string, plan:
 export interface RetryMarks {
   /** `x-weir-retry-final`, or `x-weir-error` on a 503: some weir has decided already. */
   readonly final: boolean;
-  /** Retry-After in whole seconds, else X-RateLimit-Reset relative to `wallNow`; ms, or -1 without either. */
+  /** Retry-After in whole seconds, else X-RateLimit-Reset relative to the wall clock; ms, or -1 without either. */
   readonly waitMs: number;
 }
 
 const UNMARKED: RetryMarks = { final: false, waitMs: -1 };
 
 /** Reads the marks; called for failing responses only. */
-export function retryMarks(head: ResponseHead, wallNow: () => number): RetryMarks {
+export function retryMarks(head: ResponseHead, clock: Pick<Clock, 'wallNow'>): RetryMarks {
   let final = false;
   let retryAfter = -1;
   let reset = -1;
@@ -89,7 +90,7 @@ export function retryMarks(head: ResponseHead, wallNow: () => number): RetryMark
     else if (name.lower === 'x-weir-error') final ||= head.status === 503;
     else if (!/^\d{1,10}$/.test(value)) continue;
     else if (name.lower === 'retry-after') retryAfter = Number(value) * 1_000;
-    else if (name.lower === 'x-ratelimit-reset') reset = Math.max(0, Number(value) * 1_000 - wallNow());
+    else if (name.lower === 'x-ratelimit-reset') reset = Math.max(0, Number(value) * 1_000 - clock.wallNow());
   }
   if (!final && retryAfter < 0 && reset < 0) return UNMARKED;
   return { final, waitMs: retryAfter >= 0 ? retryAfter : reset };

@@ -61,7 +61,8 @@ test('names of object members are plain names', () => {
 test('the cache of Host texts is bounded', () => {
   const router = new Router();
   const route: Route = { service: '', path: '' };
-  for (let i = 0; i < 20_000; i++) router.route({ host: `h${i}.weir`, path: '/', absolute: false, serviceHeader: null }, null, route);
+  for (let i = 0; i < 20_000; i++)
+    router.route({ host: `h${i}.weir`, path: '/', absolute: false, serviceHeader: null }, null, route);
   assert.ok(router.size <= 4_096);
   assert.equal(route.service, 'default/h19999');
 });

@@ -21,7 +21,10 @@ export interface Route {
   path: string;
 }
 
-const NOT_FOUND = localReply('ROUTE_NOT_FOUND', 'the request names no service: use x-weir-service, Host name.ns.weir or /svc/ns/name/');
+const NOT_FOUND = localReply(
+  'ROUTE_NOT_FOUND',
+  'the request names no service: use x-weir-service, Host name.ns.weir or /svc/ns/name/',
+);
 const LEAVES_PREFIX = localReply('BAD_REQUEST', 'the path leaves its /svc/ prefix');
 const BAD_SEGMENT = localReply('BAD_REQUEST', 'the /svc/ path holds no valid namespace and name');
 const BAD_HEADER = localReply('BAD_REQUEST', 'x-weir-service is not namespace/name');

@@ -1,8 +1,9 @@
 // Owns what the request path keeps per service besides the cluster: its series of requests and failures, looked up once
 // (limits, retries and ejections are counted by cluster). Made and removed by data-plane.ts together with the cluster;
 // exchanges hold a slot while a request is open.
-import type { UpstreamFailure } from '../http1/exchange.ts';
+
 import type { PickCluster } from '../cluster/pick-interface.ts';
+import type { UpstreamFailure } from '../http1/exchange.ts';
 import type { Counter, Histogram, Metrics } from '../telemetry/metrics.ts';
 
 const CLASSES = ['error', '1xx', '2xx', '3xx', '4xx', '5xx'] as const;

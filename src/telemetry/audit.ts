@@ -1,5 +1,4 @@
 // Owns the audit log: one line for every write to a registry and every operator's act.
-import type { Clock } from '../kernel/clock.ts';
 import type { Log } from '../kernel/log.ts';
 
 /** `what`: put, remove, renew-failed, isolate, release, …; `result`: ok or the words of the failure. */
@@ -12,17 +11,15 @@ export interface AuditLine {
   readonly result: string;
 }
 
-/** Writes audit lines to a log of their own (`audit: true`). */
+/** Writes audit lines to a log of their own (`audit: true`); the log adds the time. */
 export class Audit {
-  readonly #clock: Clock;
   readonly #log: Log;
 
-  constructor(clock: Clock, log: Log) {
-    this.#clock = clock;
+  constructor(log: Log) {
     this.#log = log;
   }
 
   write(line: AuditLine): void {
-    this.#log.info({ audit: true, time: new Date(this.#clock.wallNow()).toISOString(), ...line }, 'audit');
+    this.#log.info({ audit: true, ...line }, 'audit');
   }
 }

@@ -143,7 +143,9 @@ test('a 1.0 client gets a whole reply, and keep-alive when it asks', async () =>
 });
 
 test('trailers go on by allow-list to a client that asked, and to no other', async () => {
-  upstream.script = raw('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\n\r\n3\r\nabc\r\n0\r\nServer-Timing: t\r\nX-Secret: s\r\n\r\n');
+  upstream.script = raw(
+    'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\n\r\n3\r\nabc\r\n0\r\nServer-Timing: t\r\nX-Secret: s\r\n\r\n',
+  );
   const asked = await rig.get('/', 'TE: trailers');
   assert.deepEqual([asked.body.toString(), asked.trailers], ['abc', 'Server-Timing: t\n']);
   const other = await rig.get();
@@ -151,7 +153,9 @@ test('trailers go on by allow-list to a client that asked, and to no other', asy
 });
 
 test('a 103 goes on to a 1.1 client, other informational ones do not', async () => {
-  upstream.script = raw('HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
+  upstream.script = raw(
+    'HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok',
+  );
   const client = await rig.client();
   client.write(request('GET', '/'));
   const early = await client.response();

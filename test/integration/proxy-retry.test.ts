@@ -76,7 +76,10 @@ for (const code of [502, 503, 504]) {
     assert.deepEqual([get.status, rig.farm.executed('g')], [200, 2]);
     const seen = rig.farm.upstreams.flatMap((upstream) => upstream.seen);
     assert.deepEqual(seen.map((one) => one.fields.get('x-weir-attempt-count')?.[0]).sort(), ['1', '2']);
-    assert.deepEqual(rig.farm.upstreams.map((upstream) => upstream.seen.length), [1, 1]);
+    assert.deepEqual(
+      rig.farm.upstreams.map((upstream) => upstream.seen.length),
+      [1, 1],
+    );
   });
 
   test(`status ${code} to a POST is passed on, marked final`, async () => {
@@ -148,7 +151,10 @@ test('a body of 64 KiB is kept: PUT is repeated with the same bytes', async () =
 
 test('a chunked PUT is repeated in chunks', async () => {
   await failThenServe(resetAtOnce);
-  const response = await rig.ask(request('PUT', '/', 'X-Request-Id: r', 'Transfer-Encoding: chunked'), '3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n');
+  const response = await rig.ask(
+    request('PUT', '/', 'X-Request-Id: r', 'Transfer-Encoding: chunked'),
+    '3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n',
+  );
   const bodies = rig.farm.upstreams.flatMap((upstream) => upstream.seen.map((seen) => seen.body.toString()));
   assert.equal(response.status, 200);
   assert.deepEqual(bodies, ['abcde', 'abcde']);
@@ -247,7 +253,10 @@ test('five failures in a row eject an upstream; the others serve without a furth
   rig.serve([bad.port, good.port]);
   for (let i = 0; i < 40; i++) await rig.get();
   const state = rig.plane.state('demo/hello');
-  assert.deepEqual(state?.endpoints.map((endpoint) => endpoint.ejected), [true, false]);
+  assert.deepEqual(
+    state?.endpoints.map((endpoint) => endpoint.ejected),
+    [true, false],
+  );
   const before = bad.seen.length;
   for (let i = 0; i < 10; i++) assert.equal((await rig.get()).status, 200);
   assert.equal(bad.seen.length, before);
@@ -273,7 +282,10 @@ test('an open breaker fails fast: 503 BREAKER_OPEN in under 5 ms, marked final',
 
 test('one breaker probe: after the sleep window one request goes up and closes it', async () => {
   const up = await rig.farm.add(status(503));
-  rig.serve([up.port], { breaker: { ...DEFAULT_CLUSTER_POLICY.breaker, consecutiveFailures: 3, sleepWindow: 300 }, ...retry({ attempts: 0 }) });
+  rig.serve([up.port], {
+    breaker: { ...DEFAULT_CLUSTER_POLICY.breaker, consecutiveFailures: 3, sleepWindow: 300 },
+    ...retry({ attempts: 0 }),
+  });
   for (let i = 0; i < 3; i++) await rig.get();
   assert.deepEqual((await rig.get()).fields.get('x-weir-error'), ['BREAKER_OPEN']);
   up.script = hello;
@@ -299,9 +311,15 @@ test('limits: requests above maxRequests, and above the queue of a full pool, ar
   (await rig.client()).write(request('GET', '/'));
   await eventually(() => assert.equal(rig.plane.counts().requests, 2));
   const queue = await rig.get();
-  assert.deepEqual([queue.status, queue.fields.get('x-weir-error'), queue.fields.get('retry-after')], [503, ['UPSTREAM_OVERFLOW'], ['1']]);
+  assert.deepEqual(
+    [queue.status, queue.fields.get('x-weir-error'), queue.fields.get('retry-after')],
+    [503, ['UPSTREAM_OVERFLOW'], ['1']],
+  );
   assert.deepEqual(queue.fields.get('x-weir-attempts'), ['1']);
   rig.serve([up.port], { limits: { maxConnections: 1, maxPendingRequests: 1, maxRequests: 2 } });
   const limit = await rig.get();
-  assert.deepEqual([limit.status, limit.fields.get('x-weir-error'), limit.fields.get('x-weir-attempts')], [503, ['UPSTREAM_OVERFLOW'], ['0']]);
+  assert.deepEqual(
+    [limit.status, limit.fields.get('x-weir-error'), limit.fields.get('x-weir-attempts')],
+    [503, ['UPSTREAM_OVERFLOW'], ['0']],
+  );
 });

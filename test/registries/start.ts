@@ -60,6 +60,8 @@ class Server implements EtcdServer {
   readonly #data: string;
   readonly #copy: string;
   #child: ChildProcess | null = null;
+  /** The process that we ended ourselves; any other end is told. */
+  #killed: ChildProcess | null = null;
   #authOn = false;
   #output = '';
 
@@ -85,16 +87,20 @@ class Server implements EtcdServer {
     const args = [
       ...['--name', 'weir-test', '--data-dir', this.#data, '--listen-client-urls', url, '--advertise-client-urls', url],
       ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer, '--initial-cluster', `weir-test=${peer}`],
-      ...['--log-level', 'error', '--unsafe-no-fsync'].slice(0, this.version === '3.6' ? 3 : 2),
+      ...['--log-level', 'error', ...(this.version === '3.6' ? ['--unsafe-no-fsync'] : [])],
       ...(tls === undefined ? [] : ['--cert-file', tls.cert, '--key-file', tls.key, '--trusted-ca-file', tls.ca]),
       ...(tls?.clientCertAuth === true ? ['--client-cert-auth'] : []),
       ...(this.#options.extraArgs ?? []),
     ];
     const child = spawn(this.#path, args, {
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, ETCD_UNSUPPORTED_ARCH: 'arm64' },
+      env: { ...process.env, ...(process.arch === 'arm64' ? { ETCD_UNSUPPORTED_ARCH: 'arm64' } : {}) },
     });
     this.#child = child;
+    child.once('exit', (code, signal) => {
+      if (this.#killed !== child)
+        console.error(`etcd ${this.version} ended by itself: ${signal ?? code}: ${this.#output.slice(-1_000)}`);
+    });
     const keep = (chunk: Buffer): void => {
       this.#output = (this.#output + chunk.toString()).slice(-4_000);
     };
@@ -108,6 +114,7 @@ class Server implements EtcdServer {
     const child = this.#child;
     if (child === null || child.exitCode !== null || child.signalCode !== null) return;
     const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    if (signal === 'SIGKILL' || signal === 'SIGTERM') this.#killed = child;
     child.kill(signal);
     if (signal === 'SIGKILL' || signal === 'SIGTERM') await gone;
   }

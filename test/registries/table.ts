@@ -1,4 +1,5 @@
 // Owns the list of real registries that tests can have. Called by available.ts and main.ts; a new registry is one more row here.
+import { consul } from './consul.ts';
 import { etcd34, etcd36 } from './etcd.ts';
 
 /** A server that is running. */
@@ -18,4 +19,4 @@ export interface RegistryRow {
   up(): Promise<RunningRegistry>;
 }
 
-export const REGISTRIES: readonly RegistryRow[] = [etcd36, etcd34];
+export const REGISTRIES: readonly RegistryRow[] = [etcd36, etcd34, consul];

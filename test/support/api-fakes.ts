@@ -304,7 +304,7 @@ export async function fakeApi(settings: Partial<ApiSettings> = {}, clock = new F
     error: (fields: object, message: string) => void errors.push(`${message} ${JSON.stringify(fields)}`),
   };
   const auditLog = { ...silentLog, info: (fields: object) => void audit.push(fields as AuditLine & object) };
-  const deps = { clock, log, metrics, events, audit: new Audit(clock, auditLog) };
+  const deps = { clock, log, metrics, events, audit: new Audit(auditLog) };
   const api = await createApi({ ...LOOPBACK, ...settings }, deps, ports);
   const changeSource = (id: string): void => {
     for (const listener of sourceListeners) listener(id);

@@ -145,8 +145,11 @@ export class RawClient {
   readonly socket: net.Socket;
   readonly connected: Promise<void>;
   ended = false;
-  #held: Buffer = Buffer.alloc(0);
+  #merged: Buffer = Buffer.alloc(0);
+  /** What came since; merged when somebody looks, so that a large body costs no copy per piece. */
+  #pieces: Buffer[] = [];
   #closed = false;
+  #received = 0;
   #wake: () => void = () => {};
 
   constructor(port: number) {
@@ -157,7 +160,8 @@ export class RawClient {
     });
     this.socket.on('error', () => {});
     this.socket.on('data', (chunk: Buffer) => {
-      this.#held = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk]);
+      this.#pieces.push(chunk);
+      this.#received += chunk.length;
       this.#wake();
     });
     this.socket.on('end', () => {
@@ -178,6 +182,19 @@ export class RawClient {
     this.socket.destroy();
   }
 
+  get #held(): Buffer {
+    if (this.#pieces.length > 0) {
+      this.#merged = Buffer.concat([this.#merged, ...this.#pieces]);
+      this.#pieces = [];
+    }
+    return this.#merged;
+  }
+
+  set #held(rest: Buffer) {
+    this.#merged = rest;
+    this.#received = rest.length;
+  }
+
   get closed(): boolean {
     return this.#closed || this.ended;
   }
@@ -194,8 +211,8 @@ export class RawClient {
 
   /** Exactly `n` raw bytes. Throws when the connection ends before. */
   async bytes(n: number): Promise<Buffer> {
-    while (this.#held.length < n) {
-      if (this.closed) throw new Error(`closed after ${this.#held.length} of ${n} bytes`);
+    while (this.#received < n) {
+      if (this.closed) throw new Error(`closed after ${this.#received} of ${n} bytes`);
       await this.#more();
     }
     const out = this.#held.subarray(0, n);
@@ -241,7 +258,7 @@ export class RawClient {
   }
 
   async #sized(length: number): Promise<Pick<RawResponse, 'body' | 'complete' | 'trailers'>> {
-    while (this.#held.length < length && !this.closed) await this.#more();
+    while (this.#received < length && !this.closed) await this.#more();
     const body = this.#held.subarray(0, length);
     this.#held = this.#held.subarray(length);
     return { body, complete: body.length === length, trailers: '' };

@@ -24,6 +24,8 @@ export interface Reply {
   /** A whole response with Content-Length. */
   send(status: number, body?: string | Buffer, ...fields: string[]): void;
   reset(): void;
+  /** The connection is a raw pipe from now on: what comes goes to `onData`. */
+  tunnel(onData: (chunk: Buffer) => void): void;
   /** Resolves once the whole request body has arrived. */
   readonly whole: Promise<Buffer>;
 }
@@ -79,7 +81,7 @@ export class FakeUpstream {
   /** Cuts every connection and refuses new ones. */
   kill(): Promise<void> {
     this.#killed = true;
-    for (const socket of this.#sockets) socket.resetAndDestroy();
+    for (const socket of this.#sockets) cut(socket);
     return new Promise((resolve) => this.#server.close(() => resolve()));
   }
 
@@ -145,20 +147,28 @@ export class FakeUpstream {
         const lines = [`HTTP/1.1 ${status} X`, `content-length: ${bytes.length}`, ...fields, '', ''];
         socket.write(Buffer.concat([Buffer.from(lines.join('\r\n'), 'latin1'), bytes]));
       },
-      reset: () => void socket.resetAndDestroy(),
+      reset: () => cut(socket),
+      tunnel: (onData) => {
+        socket.removeAllListeners('data');
+        socket.on('data', onData);
+      },
     };
     const run = (): void => {
       void Promise.resolve(this.script(request, reply)).catch(() => socket.destroy());
     };
     if (this.#options.atHead === true) run();
-    const upgraded = request.fields.has('upgrade');
     return bodyReader(request, (body) => {
       request.body = body;
       resolveWhole(body);
       if (this.#options.atHead !== true) run();
-      if (upgraded) socket.removeAllListeners('data');
     });
   }
+}
+
+/** Resets. A socket that is already shutting down must only be destroyed: with a reset Node 24 never closes its handle and spins at exit. */
+function cut(socket: net.Socket): void {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 }
 
 function parseHead(head: string, nth: number): SeenRequest {

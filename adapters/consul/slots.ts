@@ -1,0 +1,72 @@
+// Owns how many blocking queries are held per agent address, over all sources of this process (protocol notes, section 3, rule 8).
+// Called by watch.ts and query.ts; must never lose a slot.
+import { MAX_BLOCKING } from './config.ts';
+
+/** One blocking query's place; giving it back twice does nothing. */
+export interface Slot {
+  release(): void;
+}
+
+export class Slots {
+  #held = 0;
+  #services = 0;
+  readonly #waiting = new Set<() => void>();
+
+  /** Blocking queries held now. */
+  get held(): number {
+    return this.#held;
+  }
+
+  /** A place for a query that everybody of a source shares; there always is one. */
+  take(): Slot {
+    return this.#give(0);
+  }
+
+  /** A place for one service, of which there are at most `max`; null: watch it with the others. */
+  tryTake(max: number): Slot | null {
+    // One place stays for the query that watches all the others.
+    return this.#services < max && this.#held < MAX_BLOCKING - 1 ? this.#give(1) : null;
+  }
+
+  /** Calls `wake` once, when a place becomes free; the answer takes the call back. */
+  whenFree(wake: () => void): () => void {
+    this.#waiting.add(wake);
+    return () => void this.#waiting.delete(wake);
+  }
+
+  #give(services: number): Slot {
+    this.#held++;
+    this.#services += services;
+    let given = true;
+    return {
+      release: () => {
+        if (!given) return;
+        given = false;
+        this.#held--;
+        this.#services -= services;
+        const [first] = this.#waiting;
+        if (first === undefined) return;
+        this.#waiting.delete(first);
+        first();
+      },
+    };
+  }
+}
+
+const byOrigin = new Map<string, { slots: Slots; users: number }>();
+
+/** The slots of an agent, shared by all that hold them at the same time. */
+export function holdSlots(origin: string): { slots: Slots; leave(): void } {
+  const entry = byOrigin.get(origin) ?? { slots: new Slots(), users: 0 };
+  byOrigin.set(origin, entry);
+  entry.users++;
+  let held = true;
+  return {
+    slots: entry.slots,
+    leave() {
+      if (!held) return;
+      held = false;
+      if (--entry.users === 0) byOrigin.delete(origin);
+    },
+  };
+}

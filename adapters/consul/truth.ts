@@ -1,0 +1,208 @@
+// Owns the judgement of an answer of /health/service: what it says of one service, whether it may remove, and whether it is news
+// (protocol notes, section 3 rules 2 and 4, section 4 "ACL and emptiness"). Called by watch.ts, firehose.ts and adapter.read.
+// Must never let an answer that may be filtered, or that streaming alone vouches for, take an instance away.
+import type { Instance } from '../../src/model/instance.ts';
+import { compareText, type ServiceKey } from '../../src/model/service.ts';
+import { type Snapshot, SourceError } from '../../src/model/snapshot.ts';
+import { type Answer, type AnswerHeaders, type Query, segment } from './client.ts';
+import { malformed } from './errors.ts';
+import { type Line, reading, refuseStale, scope } from './line.ts';
+import { digestOf, type MappedList, type MappingOptions, mapList } from './mapping.ts';
+import { decodeNames } from './native.ts';
+
+const MAX_ENTRIES = 100_000;
+/** How many services are remembered between two lives of their watches. */
+const MAX_MEMORIES = 20_000;
+
+/** What is known of one service, over losses of its watches and over all who look at it. */
+interface Known {
+  /** Null: nothing yet. */
+  instances: readonly Instance[] | null;
+  /** Of what was last shown although the list was filtered. */
+  partialDigest: string;
+  /** The last index of each backend. */
+  readonly indexes: Map<AnswerHeaders['backend'], bigint>;
+  /** The history of the registry to which they belong. */
+  epoch: number;
+}
+
+/** What one watch has shown. */
+export interface Memory {
+  digest: string | null;
+  /** Nodes on which its instances stand. */
+  nodes: ReadonlySet<string>;
+  readonly known: Known;
+}
+
+/** What an answer says. */
+export interface Reading {
+  readonly changed: boolean;
+  readonly snapshot: Snapshot;
+  readonly backend: AnswerHeaders['backend'];
+}
+
+/** The list may be filtered: what it has besides the known is in `snapshot` (null: nothing), what it lacks counts for nothing. */
+export class PartialList extends SourceError {
+  readonly snapshot: Snapshot | null;
+
+  constructor(origin: string, snapshot: Snapshot | null, anonymous: boolean) {
+    const hint = anonymous
+      ? 'ACLs are on and no token is set, so an empty answer may mean "not allowed": set auth.token'
+      : 'the answer is filtered by ACLs: give the token service:read and node:read for what it should see';
+    super('denied', `consul ${origin}: ${hint}`);
+    this.name = 'PartialList';
+    this.snapshot = snapshot;
+  }
+}
+
+export class Truth {
+  readonly #line: Line;
+  readonly #mapping: MappingOptions;
+  readonly #known = new Map<string, Known>();
+  #epoch = 0;
+
+  constructor(line: Line, mapping: MappingOptions) {
+    this.#line = line;
+    this.#mapping = mapping;
+  }
+
+  /** For one watch, or one read. What is known is kept until `forget`; the oldest goes first when there is too much. */
+  memory(name: string): Memory {
+    let known = this.#known.get(name);
+    if (known === undefined) {
+      known = { instances: null, partialDigest: '', indexes: new Map(), epoch: this.#epoch };
+      const [oldest] = this.#known.keys();
+      if (this.#known.size >= MAX_MEMORIES && oldest !== undefined) this.#known.delete(oldest);
+      this.#known.set(name, known);
+    }
+    return { digest: null, nodes: new Set(), known };
+  }
+
+  /** Nobody watches it any more. */
+  forget(name: string): void {
+    this.#known.delete(name);
+  }
+
+  /** Path and own parameters of a service's list. */
+  pathOf(name: string): { readonly path: string; readonly query: Query } {
+    return { path: `/v1/health/service/${segment(name)}`, query: { peer: this.#line.config.peer } };
+  }
+
+  /** One plain read, judged. `fresh`: asked from the leader with a check that it still leads (verify, confirmation of holds). */
+  async read(name: string, memory: Memory, fresh: boolean, signal: AbortSignal): Promise<Reading> {
+    const { path, query } = this.pathOf(name);
+    const how = this.#how(fresh);
+    return this.judge(name, await this.#line.client.get(path, { ...how, ...query }, signal), memory, signal, fresh);
+  }
+
+  /** Judges an answer against what is remembered, and remembers it. Throws PartialList or another SourceError. */
+  async judge(name: string, answer: Answer, memory: Memory, signal: AbortSignal, fresh = false): Promise<Reading> {
+    refuseStale(this.#line, answer);
+    const list = this.#map(name, answer);
+    const { headers } = answer;
+    if (headers.backend === 'streaming' && this.#needsProof(list, memory)) {
+      this.#line.count('streaming.confirmed');
+      return this.read(name, memory, false, signal);
+    }
+    this.#note(memory, headers);
+    const empty = Array.isArray(answer.body) && answer.body.length === 0;
+    if (headers.filtered || (empty && this.#blind(headers))) throw this.#partial(list, memory, headers);
+    const absent = empty && !(await this.#named(name, memory, fresh, signal));
+    const digest = `${absent ? 'absent' : 'present'} ${memory.known.epoch} ${list.digest}`;
+    const changed = digest !== memory.digest;
+    memory.digest = digest;
+    memory.nodes = list.nodes;
+    memory.known.instances = list.instances;
+    memory.known.partialDigest = '';
+    const base = { epoch: String(memory.known.epoch), sourceRevision: `${headers.backend}:${headers.index ?? 0n}` };
+    const snapshot: Snapshot = absent
+      ? { ...base, kind: 'absent' }
+      : { ...base, kind: 'present', instances: list.instances, rejected: list.rejected };
+    return { changed, snapshot, backend: headers.backend };
+  }
+
+  #map(name: string, { body }: Answer): MappedList {
+    const { path } = this.pathOf(name);
+    const { origin } = this.#line.client;
+    if (Array.isArray(body) && body.length > MAX_ENTRIES) {
+      throw new SourceError('limit', `consul ${origin}: ${path} has more than ${MAX_ENTRIES} instances`);
+    }
+    const list = mapList(body, name, this.#mapping);
+    if (list === null) throw malformed(origin, path, 'no list');
+    return list;
+  }
+
+  /** Streaming never says that it is filtered or that it knows nothing: what it takes away needs a plain answer. */
+  #needsProof(list: MappedList, { known }: Memory): boolean {
+    if (list.instances.length === 0) return true;
+    const ids = new Set(list.instances.map(({ id }) => id));
+    return (known.instances ?? []).some(({ id }) => !ids.has(id));
+  }
+
+  #how(fresh: boolean): Query {
+    return fresh ? { ...scope(this.#line), consistent: '' } : reading(this.#line);
+  }
+
+  /** Nobody tells an anonymous reader that its lists are filtered. */
+  #blind({ defaultDeny }: AnswerHeaders): boolean {
+    return defaultDeny && !this.#line.client.hasToken;
+  }
+
+  #note(memory: Memory, { backend, index }: AnswerHeaders): void {
+    if (index === null) return;
+    const { known } = memory;
+    const last = known.indexes.get(backend);
+    if (last !== undefined && index < last) {
+      // One epoch for all services that find out about the same new beginning.
+      if (known.epoch === this.#epoch) {
+        this.#epoch++;
+        this.#line.count('epochs');
+      }
+      known.epoch = this.#epoch;
+      known.indexes.clear();
+    }
+    known.indexes.set(backend, index);
+  }
+
+  /** Adds and updates, removes nothing. */
+  #partial(list: MappedList, memory: Memory, headers: AnswerHeaders): PartialList {
+    this.#line.count('acl.filtered');
+    const { origin, hasToken } = this.#line.client;
+    const { known } = memory;
+    if (known.instances === null || list.instances.length === 0) return new PartialList(origin, null, !hasToken);
+    const byId = new Map(known.instances.map((instance) => [instance.id, instance]));
+    for (const instance of list.instances) byId.set(instance.id, instance);
+    const instances = [...byId.values()].sort((a, b) => compareText(a.id, b.id));
+    const digest = digestOf(instances, list.rejected);
+    if (digest === known.partialDigest) return new PartialList(origin, null, !hasToken);
+    known.partialDigest = digest;
+    known.instances = instances;
+    const sourceRevision = `${headers.backend}:${headers.index ?? 0n}`;
+    const snapshot: Snapshot = { kind: 'present', epoch: String(known.epoch), sourceRevision, instances, rejected: list.rejected };
+    return new PartialList(origin, snapshot, !hasToken);
+  }
+
+  /** Whether the name stands in the complete list of names; throws where the list may be filtered. */
+  async #named(name: string, memory: Memory, fresh: boolean, signal: AbortSignal): Promise<boolean> {
+    const { client, config } = this.#line;
+    if (config.peer !== null) return config.peerServices.includes(name);
+    const answer = await client.get('/v1/catalog/services', this.#how(fresh), signal);
+    refuseStale(this.#line, answer);
+    const names = decodeNames(answer.body);
+    if (names === null) throw malformed(client.origin, '/v1/catalog/services', 'no list of names');
+    if (names.includes(name)) return true;
+    if (!answer.headers.filtered) return false;
+    throw this.#partial({ instances: [], rejected: [], nodes: memory.nodes, digest: '' }, memory, answer.headers);
+  }
+}
+
+/** Names that cannot stand in a path as one segment; Consul answers 307 or 400 to them. */
+export function badName(name: string): string | null {
+  if (name === '.' || name === '..') return 'a name of dots alone cannot be asked for';
+  return /[\u0000-\u001f\u007f]/.test(name) ? 'the name holds control characters' : null;
+}
+
+/** The namespace of our names where Consul has none. */
+export function keyOf(name: string, namespace: string | null): ServiceKey {
+  return { namespace: namespace ?? 'default', name };
+}

@@ -1,0 +1,174 @@
+// `weir run` as a child process: started on free ports, asked over its API, killed. Called by the fault tests and the bench of starts;
+// must never signal a process that it did not start.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const MAIN = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url));
+const SAID = /API on http:\/\/([^,]+), proxy on ([^\s]+)/;
+
+export interface SourceState {
+  readonly id: string;
+  readonly state: string;
+  readonly ageMs: number | null;
+  readonly cause?: string;
+  readonly services: number;
+  readonly instances: number;
+}
+
+export interface InstanceState {
+  readonly id: string;
+  readonly host: string;
+  readonly port: number;
+  readonly weight: number;
+  readonly verdict: string;
+  readonly held: boolean;
+  readonly ejected: boolean;
+}
+
+export interface ServiceState {
+  readonly revision: number;
+  readonly stale: boolean;
+  readonly sources: Readonly<Record<string, { readonly state: string; readonly ageMs: number | null; readonly held: number }>>;
+  readonly instances: readonly InstanceState[];
+}
+
+/** A running `weir run`. Made by `startWeir`. */
+export class WeirProcess {
+  readonly child: ChildProcess;
+  readonly api: string;
+  readonly proxyPort: number;
+  /** From the start of the process until it said its addresses, ms. */
+  readonly startedInMs: number;
+  /** Standard output and error so far. */
+  readonly output: () => string;
+  readonly ended: Promise<number>;
+
+  constructor(
+    child: ChildProcess,
+    api: string,
+    proxyPort: number,
+    startedInMs: number,
+    output: () => string,
+    ended: Promise<number>,
+  ) {
+    this.child = child;
+    this.api = api;
+    this.proxyPort = proxyPort;
+    this.startedInMs = startedInMs;
+    this.output = output;
+    this.ended = ended;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.child.kill(signal);
+  }
+
+  /** SIGKILL; resolves when it is gone. */
+  async kill(): Promise<void> {
+    if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGKILL');
+    await this.ended;
+  }
+
+  /** SIGTERM; the exit code. */
+  async terminate(): Promise<number> {
+    if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGTERM');
+    return this.ended;
+  }
+
+  /** Resident memory of the whole process, MiB; `peak`: the most it ever was. */
+  rssMb(peak = false): number {
+    const status = readFileSync(`/proc/${this.child.pid}/status`, 'utf8');
+    return Number(new RegExp(`${peak ? 'VmHWM' : 'VmRSS'}:\\s+(\\d+) kB`).exec(status)?.[1]) / 1_024;
+  }
+
+  openFiles(): number {
+    return Number(/FDSize:\s+(\d+)/.exec(readFileSync(`/proc/${this.child.pid}/status`, 'utf8'))?.[1]);
+  }
+
+  /** A JSON answer of the API. */
+  async get<T>(path: string): Promise<T> {
+    const answer = await fetch(`http://${this.api}${path}`, { signal: AbortSignal.timeout(10_000) });
+    if (!answer.ok) throw new Error(`${path}: ${answer.status} ${await answer.text()}`);
+    const value: { readonly of: T } = JSON.parse(`{"of":${await answer.text()}}`);
+    return value.of;
+  }
+
+  async status(path: string): Promise<number> {
+    const answer = await fetch(`http://${this.api}${path}`, { signal: AbortSignal.timeout(10_000) });
+    await answer.arrayBuffer();
+    return answer.status;
+  }
+
+  async send(method: string, path: string, body: object = {}): Promise<Response> {
+    const headers = { 'content-type': 'application/json' };
+    return fetch(`http://${this.api}${path}`, { method, headers, body: JSON.stringify(body) });
+  }
+
+  service(name: string): Promise<ServiceState> {
+    return this.get(`/v1/services/${name}`);
+  }
+
+  async source(id: string): Promise<SourceState> {
+    const { sources } = await this.get<{ readonly sources: readonly SourceState[] }>('/v1/sources');
+    const found = sources.find((source) => source.id === id);
+    if (found === undefined) throw new Error(`no source ${id}`);
+    return found;
+  }
+
+  /** Sum of a metric's series whose line contains `labels`. */
+  async metric(name: string, labels = ''): Promise<number> {
+    const answer = await fetch(`http://${this.api}/metrics`);
+    let sum = 0;
+    for (const line of (await answer.text()).split('\n')) {
+      if (!line.startsWith(`${name}{`) && !line.startsWith(`${name} `)) continue;
+      if (line.includes(labels)) sum += Number(line.slice(line.lastIndexOf(' ') + 1));
+    }
+    return sum;
+  }
+
+  /** Lines of the log with this event. */
+  events(type: string): readonly Record<string, unknown>[] {
+    return this.output()
+      .split('\n')
+      .filter((line) => line.includes(`"event":"${type}"`))
+      .map((line) => JSON.parse(line));
+  }
+}
+
+export interface StartOptions {
+  readonly env?: NodeJS.ProcessEnv;
+  readonly nodeArgs?: readonly string[];
+  /** How long it may take until it says its addresses, ms. */
+  readonly within?: number;
+}
+
+/** Starts `weir run -c configPath`; resolves once it says its addresses. Throws when it ends before. */
+export async function startWeir(configPath: string, options: StartOptions = {}): Promise<WeirProcess> {
+  const began = performance.now();
+  const child = spawn(process.execPath, ['--disable-proto=throw', ...(options.nodeArgs ?? []), MAIN, 'run', '-c', configPath], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...options.env },
+  });
+  const chunks: string[] = [];
+  child.stdout?.on('data', (chunk: Buffer) => chunks.push(chunk.toString('utf8')));
+  const ended = new Promise<number>((resolve) => child.once('exit', (code) => resolve(code ?? -1)));
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      reject(new Error(`weir did not start: ${chunks.join('').slice(-2_000)}`));
+    }, options.within ?? 20_000);
+    child.stderr?.on('data', (chunk: Buffer) => {
+      chunks.push(chunk.toString('utf8'));
+      const said = SAID.exec(chunk.toString('utf8'));
+      if (said === null) return;
+      clearTimeout(timer);
+      const port = Number((said[2] ?? '').split(':').at(-1));
+      resolve(new WeirProcess(child, said[1] ?? '', port, performance.now() - began, () => chunks.join(''), ended));
+    });
+    void ended.then((code) => {
+      clearTimeout(timer);
+      reject(new Error(`weir ended with ${code}: ${chunks.join('').slice(-2_000)}`));
+    });
+  });
+}

@@ -1,0 +1,89 @@
+// The conformance suite of all adapters on real etcd servers of both versions, each behind a proxy that can cut the link.
+// WEIR_TEST_ETCD=<host:port> runs it on a server that is running already (then without wiping it).
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { hostPort } from '../../src/kernel/address.ts';
+import { systemClock } from '../../src/kernel/clock.ts';
+import type { Instance } from '../../src/model/instance.ts';
+import { describeAdapter, type Harness } from '../conformance/adapter.ts';
+import { etcdBinary } from '../registries/etcd.ts';
+import { type EtcdServer, startEtcd } from '../registries/start.ts';
+import { eventually } from '../support/eventually.ts';
+import { startFaultProxy } from '../support/fault-proxy.ts';
+import { makeAdapter, Raw, VERSIONS } from './etcd-support.ts';
+
+const GIVEN = process.env['WEIR_TEST_ETCD'];
+let harnesses = 0;
+
+for (const version of GIVEN === undefined ? VERSIONS : (['given'] as const)) {
+  const found = version === 'given' ? { path: GIVEN, how: '' } : await etcdBinary(version, true);
+  if (found.path === null) {
+    const missing = process.env['CI'] === undefined ? { skip: `no etcd ${version}: ${found.how}` } : {};
+    it(`conformance on etcd ${version}`, missing, () => assert.fail(`etcd ${version} is missing in CI: ${found.how}`));
+    continue;
+  }
+  describe(`real etcd ${version}`, () => {
+    let server: EtcdServer | null = null;
+    before(async () => {
+      if (version !== 'given') server = await startEtcd({ version });
+    });
+    after(() => server?.stop());
+    describeAdapter({ name: `etcd, layout grpc, server ${version}`, make: () => harness(server) });
+  });
+}
+
+async function harness(server: EtcdServer | null): Promise<Harness> {
+  const endpoint = server?.endpoint ?? GIVEN ?? assert.fail('no server');
+  const proxy = await startFaultProxy(endpoint);
+  const raw = new Raw(endpoint);
+  const made = makeAdapter([proxy.endpoint]);
+  const adapters = [made.adapter];
+  const run = ++harnesses;
+  const put = (name: string, id: string, value: string): Promise<bigint> => raw.put(name, id, value);
+  return {
+    adapter: made.adapter,
+    clock: systemClock,
+    registry: {
+      async put({ name }, instances) {
+        for (const instance of instances) await put(name, hostPort(instance.host, instance.port), grpcValue(instance));
+      },
+      async remove({ name }, ids) {
+        for (const id of ids) await raw.remove(name, id);
+      },
+      async spoil({ name }) {
+        await put(name, 'spoilt', '{"Addr":');
+      },
+      async cut() {
+        proxy.cut();
+      },
+      ...(server === null
+        ? {}
+        : {
+            async wipe() {
+              await server.wipe();
+              await eventually(() => raw.revision(), 10_000);
+            },
+          }),
+    },
+    async another() {
+      const other = makeAdapter([endpoint]).adapter;
+      adapters.push(other);
+      return other;
+    },
+    key: (name) => ({ namespace: 'default', name: `${name}-${process.pid}-${run}` }),
+    advance: (ms) => systemClock.sleep(ms),
+    logs: () => made.lines.join('\n'),
+    async close() {
+      for (const adapter of adapters) await adapter.close();
+      raw.close();
+      await proxy.close();
+    },
+  };
+}
+
+function grpcValue(instance: Instance): string {
+  const { region, zone, campus } = instance.locality ?? {};
+  const { version, protocol, weight } = instance;
+  const metadata = { ...Object.fromEntries(instance.metadata), version, protocol, region, zone, campus, weight };
+  return JSON.stringify({ Op: 0, Addr: hostPort(instance.host, instance.port), Metadata: metadata });
+}

@@ -1,0 +1,188 @@
+// A real Consul as a child process on loopback, and its row in the table. Called by live tests and by main.ts.
+// Owns the process and its data directory; must never touch a process that it did not start.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { eventually } from '../support/eventually.ts';
+import { builtBinary } from './cache.ts';
+import { freePorts } from './free-port.ts';
+import type { RegistryRow } from './table.ts';
+
+export const CONSUL_VERSION = '1.14.11';
+
+export interface StartConsulOptions {
+  /** One server with a data directory, which survives restarts; else a `-dev` agent, which forgets everything. */
+  readonly data?: boolean;
+  /** ACLs with default deny; this is the token that may do everything. */
+  readonly rootToken?: string;
+  /** Speaks HTTPS only. */
+  readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string };
+  /** More configuration (HCL). */
+  readonly hcl?: string;
+}
+
+export interface ConsulServer {
+  /** `http(s)://host:port`; the same over restarts. */
+  readonly address: string;
+  /** `host:port`. */
+  readonly endpoint: string;
+  readonly pid: number;
+  /** Sends the signal; for SIGKILL and SIGTERM resolves when the process is gone. */
+  kill(signal: NodeJS.Signals): Promise<void>;
+  /** Starts it again (after `kill`); resolves when it has a leader. */
+  restart(): Promise<void>;
+  /** Kill, remove the data, start. */
+  wipe(): Promise<void>;
+  /** Kill, copy the data away, start. */
+  snapshotData(): Promise<void>;
+  /** Kill, put the copy back, start. */
+  restoreData(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** The binary, or null and the reason. `build`: build it when it is missing. */
+export function consulBinary(build: boolean): Promise<{ path: string | null; how: string }> {
+  return builtBinary('consul', CONSUL_VERSION, build);
+}
+
+/** Resolves when the server has a leader. Throws when there is no binary. */
+export async function startConsul(options: StartConsulOptions = {}): Promise<ConsulServer> {
+  const { path, how } = await consulBinary(true);
+  if (path === null) throw new Error(`consul: ${how}`);
+  const ports = await freePorts(6);
+  const server = new Server(path, options, ports, await mkdtemp(join(tmpdir(), 'weir-consul-')));
+  await server.start();
+  return server;
+}
+
+class Server implements ConsulServer {
+  readonly endpoint: string;
+  readonly address: string;
+  readonly #path: string;
+  readonly #options: StartConsulOptions;
+  readonly #ports: readonly number[];
+  readonly #root: string;
+  #child: ChildProcess | null = null;
+  #output = '';
+
+  constructor(path: string, options: StartConsulOptions, ports: readonly number[], root: string) {
+    this.endpoint = `127.0.0.1:${ports[0]}`;
+    this.address = `${options.tls === undefined ? 'http' : 'https'}://${this.endpoint}`;
+    this.#path = path;
+    this.#options = options;
+    this.#ports = ports;
+    this.#root = root;
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? -1;
+  }
+
+  get #data(): string {
+    return join(this.#root, 'data');
+  }
+
+  async start(): Promise<void> {
+    const { data, rootToken, tls, hcl } = this.#options;
+    const [http, grpc, dns, rpc, lan, wan] = this.#ports;
+    const args = [
+      ...['agent', '-bind', '127.0.0.1', '-client', '127.0.0.1', '-node', 'weir-test', '-log-level', 'err', '-grpc-tls-port', '-1'],
+      ...(data === true ? ['-server', '-bootstrap-expect', '1', '-data-dir', this.#data] : ['-dev']),
+      ...(tls === undefined ? ['-http-port', `${http}`] : ['-http-port', '-1', '-https-port', `${http}`]),
+      ...['-grpc-port', `${grpc}`, '-dns-port', `${dns}`, '-server-port', `${rpc}`],
+      ...['-serf-lan-port', `${lan}`, '-serf-wan-port', `${wan}`, '-hcl', 'performance { raft_multiplier = 1 }'],
+      ...(rootToken === undefined
+        ? []
+        : ['-hcl', `acl { enabled = true, default_policy = "deny", tokens { initial_management = "${rootToken}", agent = "${rootToken}" } }`]),
+      ...(tls === undefined
+        ? []
+        : ['-hcl', `tls { defaults { ca_file = "${tls.ca}", cert_file = "${tls.cert}", key_file = "${tls.key}" } }`]),
+      ...(hcl === undefined ? [] : ['-hcl', hcl]),
+    ];
+    const child = spawn(this.#path, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#child = child;
+    const keep = (chunk: Buffer): void => {
+      this.#output = (this.#output + chunk.toString()).slice(-4_000);
+    };
+    child.stdout?.on('data', keep);
+    child.stderr?.on('data', keep);
+    await this.#untilLeads(child);
+  }
+
+  async kill(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#child;
+    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    child.kill(signal);
+    if (signal === 'SIGKILL' || signal === 'SIGTERM') await gone;
+  }
+
+  async restart(): Promise<void> {
+    await this.start();
+  }
+
+  async wipe(): Promise<void> {
+    await this.kill('SIGKILL');
+    await rm(this.#data, { recursive: true, force: true });
+    await this.start();
+  }
+
+  async snapshotData(): Promise<void> {
+    await this.kill('SIGKILL');
+    await rm(join(this.#root, 'copy'), { recursive: true, force: true });
+    await cp(this.#data, join(this.#root, 'copy'), { recursive: true });
+    await this.start();
+  }
+
+  async restoreData(): Promise<void> {
+    await this.kill('SIGKILL');
+    await rm(this.#data, { recursive: true, force: true });
+    await cp(join(this.#root, 'copy'), this.#data, { recursive: true });
+    await this.start();
+  }
+
+  async stop(): Promise<void> {
+    await this.kill('SIGCONT');
+    await this.kill('SIGKILL');
+    await rm(this.#root, { recursive: true, force: true });
+  }
+
+  async #untilLeads(child: ChildProcess): Promise<void> {
+    const { tls, rootToken } = this.#options;
+    await eventually(
+      async () => {
+        if (child.exitCode !== null || child.signalCode !== null) return true;
+        // With TLS the certificate is the test's own: that the port is open must do.
+        if (tls !== undefined) return this.#output.includes('agent running') || this.#output.includes('Log data');
+        const headers = rootToken === undefined ? {} : { 'x-consul-token': rootToken };
+        const signal = AbortSignal.timeout(2_000);
+        // The agent has told the servers of itself: sessions and `serfHealth` need that.
+        const answer = await fetch(`${this.address}/v1/health/node/weir-test`, { headers, signal });
+        const text = await answer.text();
+        return answer.status === 200 && text.includes('serfHealth');
+      },
+      30_000,
+      50,
+    );
+    if (child.exitCode !== null || child.signalCode !== null) throw new Error(`consul ended at once: ${this.#output}`);
+  }
+}
+
+export const consul: RegistryRow = {
+  name: 'consul',
+  async find(build) {
+    const address = process.env['WEIR_TEST_CONSUL'];
+    if (address !== undefined) return { available: true, how: `WEIR_TEST_CONSUL=${address}` };
+    const { path, how } = await consulBinary(build);
+    return { available: path !== null, how };
+  },
+  async up() {
+    const server = await startConsul();
+    return {
+      endpoint: server.endpoint,
+      settings: ['sources:', `  - {id: consul, kind: consul, address: "${server.address}", register: true, allowLoopback: true}`],
+      stop: () => server.stop(),
+    };
+  },
+};
