@@ -6,6 +6,7 @@ import type { MetricName } from '../telemetry/names.ts';
 export type EjectionResult = 'enforced' | 'overflow' | 'detected';
 
 type CounterName =
+  | 'weir_upstream_cx_overflow_total'
   | 'weir_upstream_rq_overflow_total'
   | 'weir_retries_total'
   | 'weir_retry_overflow_total'

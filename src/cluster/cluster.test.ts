@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ClusterBench, countPicks, picks, policy, send, update } from '../../test/support/fake-cluster.ts';
 import type { Cluster } from './cluster.ts';
-import type { PickedEndpoint } from './pick-interface.ts';
+import { OUTCOME_IGNORED, type PickedEndpoint } from './pick-interface.ts';
 
 const A = '10.0.0.1:80';
 const B = '10.0.0.2:80';
@@ -288,6 +288,24 @@ test('requests beyond maxRequests overflow, and an end makes room', () => {
   assert.equal(bench.metrics.counter('weir_upstream_rq_overflow_total', 'default/web').value, 1);
   cluster.endRequest();
   assert.ok(cluster.startRequest());
+});
+
+test('caps of connections and waiters are shared by the endpoints of a cluster and follow a push', () => {
+  const bench = new ClusterBench();
+  const cluster = bench.cluster([{}, {}], { policy: policy({ limits: { maxConnections: 1, maxPendingRequests: 2 } }) });
+  for (let i = 0; i < 50 && bench.pools.length < 2; i++) {
+    const picked = cluster.pick(null, true);
+    assert.ok(picked);
+    assert.ok(picked.pool);
+    cluster.end(picked, OUTCOME_IGNORED);
+  }
+  assert.equal(bench.limits.length, 2);
+  const [a, b] = bench.limits;
+  assert.ok(a && b);
+  assert.deepEqual([a.connections.tryStart(), b.connections.tryStart()], [true, false]);
+  assert.deepEqual([a.pending.tryStart(), b.pending.tryStart(), a.pending.tryStart()], [true, true, false]);
+  cluster.update(update([{}, {}], { policy: policy({ limits: { maxConnections: 2 } }) }));
+  assert.equal(b.connections.tryStart(), true);
 });
 
 test('a push that lowers maxRequests counts at once', () => {

@@ -39,6 +39,8 @@ export class Cluster implements PickCluster {
   readonly #table: EndpointTable;
   readonly #outcomes: Outcomes;
   readonly #requests: Limit;
+  readonly #connections: Limit;
+  readonly #pending: Limit;
   /** Made at the first request. */
   #budget: RetryBudget | null = null;
   readonly #forgetting = new Deadline(() => this.#forgetOld());
@@ -50,7 +52,10 @@ export class Cluster implements PickCluster {
     this.#revision = update.revision;
     this.#shares = sharesOf(update);
     this.#metrics = new ClusterMetrics(deps.metrics, update.service);
-    this.#requests = new Limit(update.policy.limits.maxRequests);
+    const { maxRequests, maxConnections, maxPendingRequests } = update.policy.limits;
+    this.#requests = new Limit(maxRequests);
+    this.#connections = new Limit(maxConnections);
+    this.#pending = new Limit(maxPendingRequests);
     this.#table = new EndpointTable({ makePool: (endpoint) => this.#makePool(endpoint) });
     this.#outcomes = new Outcomes(deps, this.#metrics, {
       policy: () => this.#policy,
@@ -220,6 +225,8 @@ export class Cluster implements PickCluster {
     if (policy === before) return;
     this.#policy = policy;
     this.#requests.max = policy.limits.maxRequests;
+    this.#connections.max = policy.limits.maxConnections;
+    this.#pending.max = policy.limits.maxPendingRequests;
     if (policy.loadBalancer.policy !== before.loadBalancer.policy || policy.panicThreshold !== before.panicThreshold) {
       this.#pickersChanged();
     }
@@ -257,8 +264,12 @@ export class Cluster implements PickCluster {
   }
 
   #makePool(endpoint: Endpoint): Pool {
-    const onOverflow = (): void => this.#metrics.count('weir_upstream_rq_overflow_total');
-    return this.#deps.makePool(endpoint.host, endpoint.port, this.#policy, onOverflow);
+    return this.#deps.makePool(endpoint.host, endpoint.port, this.#policy, {
+      connections: this.#connections,
+      pending: this.#pending,
+      onRequestOverflow: () => this.#metrics.count('weir_upstream_rq_overflow_total'),
+      onConnectionOverflow: () => this.#metrics.count('weir_upstream_cx_overflow_total'),
+    });
   }
 }
 

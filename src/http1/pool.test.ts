@@ -131,6 +131,54 @@ test('an exchange above maxPending fails at once as unsent overflow, and is coun
   assert.equal(pool.pending, 2);
 });
 
+/** A cap over several pools, counted by hand. */
+function sharedCap(max: number) {
+  const cap = { active: 0, tryStart: () => cap.active < max && ++cap.active > 0, end: () => void cap.active-- };
+  return cap;
+}
+
+test('pools that share a cap of connections stay within it, and one without any opens one all the same', () => {
+  const connectionCap = sharedCap(2);
+  const first = makePool({ connectionCap });
+  const second = makePool({ connectionCap });
+  for (let n = 0; n < 3; n++) first.acquire();
+  assert.equal(first.sockets.length, 2, 'the third waits');
+  second.acquire();
+  second.acquire();
+  assert.equal(second.sockets.length, 1, 'one above the cap, or it would never get its turn');
+  assert.equal(connectionCap.active, 2);
+  second.pool.close();
+  assert.equal(connectionCap.active, 2, 'what was never counted in is not counted out');
+  first.pool.close();
+  assert.equal(connectionCap.active, 0);
+  assert.ok(first.events.includes('connection-overflow'));
+});
+
+test('pools that share a cap of waiters refuse above it, and whoever leaves the queue makes room', () => {
+  const pendingCap = sharedCap(2);
+  const first = makePool({ pendingCap });
+  const second = makePool({ pendingCap });
+  first.acquire();
+  second.acquire();
+  assert.equal(second.acquire().failure?.cause, 'overflow');
+  first.at(0).connect();
+  assert.equal(pendingCap.active, 1, 'connected is not pending');
+  assert.equal(second.acquire().failure, null);
+  second.pool.close();
+  first.pool.close();
+  assert.equal(pendingCap.active, 0);
+});
+
+test('a connection that fails to open gives its place in the shared cap back', async () => {
+  const connectionCap = sharedCap(1);
+  const { acquire, at } = makePool({ connectionCap });
+  const user = acquire();
+  at(0).reset('connect ECONNREFUSED');
+  await settle();
+  assert.equal(user.failure?.cause, 'connect');
+  assert.equal(connectionCap.active, 0);
+});
+
 test('a cancelled waiter is not called and the socket opened for it becomes idle', () => {
   const { pool, acquire, at } = makePool();
   const user = acquire();

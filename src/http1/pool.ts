@@ -6,7 +6,15 @@ import type { UpstreamFailure, UpstreamUser } from './exchange.ts';
 import { type Connect, connectTcp, Upstream, type UpstreamOwner } from './upstream.ts';
 
 /** What happened to a connection or waiter; for counters. `closed` follows each `opened` once. */
-export type PoolEvent = 'opened' | 'connect-failed' | 'closed' | 'idle-expired' | 'overflow';
+export type PoolEvent = 'opened' | 'connect-failed' | 'closed' | 'idle-expired' | 'overflow' | 'connection-overflow';
+
+/** A cap shared by several pools (proxy-semantics §4: connections and waiters are limited per cluster). `end` once per true `tryStart`. */
+export interface PoolCap {
+  tryStart(): boolean;
+  end(): void;
+}
+
+const NO_CAP: PoolCap = { tryStart: () => true, end() {} };
 
 export interface PoolOptions {
   readonly host: string;
@@ -17,8 +25,12 @@ export interface PoolOptions {
   readonly connectTimeoutMs?: number;
   /** Sockets, opening ones included. */
   readonly maxConnections?: number;
+  /** Sockets of all pools that share it. A pool without any opens one all the same: it would never get its turn otherwise. */
+  readonly connectionCap?: PoolCap;
   /** Exchanges that wait for a socket; one more fails at once with cause overflow. */
   readonly maxPending?: number;
+  /** Waiters of all pools that share it. */
+  readonly pendingCap?: PoolCap;
   readonly maxIdle?: number;
   readonly onCount?: (event: PoolEvent) => void;
 }
@@ -58,6 +70,8 @@ export class Pool implements UpstreamOwner {
   readonly #connectTimeoutMs: number;
   readonly #maxConnections: number;
   readonly #maxPending: number;
+  readonly #connectionCap: PoolCap;
+  readonly #pendingCap: PoolCap;
   readonly #maxIdle: number;
   readonly #onCount: (event: PoolEvent) => void;
   readonly #deadline: Deadline;
@@ -66,6 +80,8 @@ export class Pool implements UpstreamOwner {
   /** The longest idle one first; taken from the end. */
   readonly #idle: Upstream[] = [];
   #opening = 0;
+  /** Connections that were opened above the shared cap; they are not counted out of it. */
+  #uncapped = 0;
   #first: Waiter | null = null;
   #last: Waiter | null = null;
   #pending = 0;
@@ -82,6 +98,8 @@ export class Pool implements UpstreamOwner {
     this.#connectTimeoutMs = options.connectTimeoutMs ?? 1_000;
     this.#maxConnections = options.maxConnections ?? 1_024;
     this.#maxPending = options.maxPending ?? 1_024;
+    this.#connectionCap = options.connectionCap ?? NO_CAP;
+    this.#pendingCap = options.pendingCap ?? NO_CAP;
     this.#maxIdle = options.maxIdle ?? 256;
     this.#onCount = options.onCount ?? (() => {});
     this.#deadline = new Deadline((lateMs) => this.#look(lateMs));
@@ -125,9 +143,9 @@ export class Pool implements UpstreamOwner {
       user.connected(connection);
       return null;
     }
-    if (this.#pending >= this.#maxPending) {
+    if (this.#pending >= this.#maxPending || !this.#pendingCap.tryStart()) {
       this.#onCount('overflow');
-      user.failed(unsent('overflow', `more than ${this.#maxPending} requests wait for a connection`));
+      user.failed(unsent('overflow', 'too many requests wait for a connection'));
       return null;
     }
     const waiter = this.#enqueue(user);
@@ -168,6 +186,7 @@ export class Pool implements UpstreamOwner {
     waiter.prev = null;
     waiter.next = null;
     this.#pending--;
+    this.#pendingCap.end();
   }
 
   // UpstreamOwner.
@@ -179,7 +198,7 @@ export class Pool implements UpstreamOwner {
   }
 
   openFailed(connection: Upstream, message: string): void {
-    this.#all.delete(connection);
+    this.#forget(connection);
     this.#opening--;
     this.#onCount('connect-failed');
     this.#connectFailed(message);
@@ -191,7 +210,7 @@ export class Pool implements UpstreamOwner {
   }
 
   gone(connection: Upstream): void {
-    this.#all.delete(connection);
+    this.#forget(connection);
     const at = this.#idle.indexOf(connection);
     if (at !== -1) this.#idle.splice(at, 1);
     this.#onCount('closed');
@@ -235,15 +254,36 @@ export class Pool implements UpstreamOwner {
     return waiter;
   }
 
-  /** One opening connection for each waiter, within the cap. */
+  #forget(connection: Upstream): void {
+    if (!this.#all.delete(connection)) return;
+    this.#capEnd();
+  }
+
+  #capEnd(): void {
+    if (this.#uncapped > 0) this.#uncapped--;
+    else this.#connectionCap.end();
+  }
+
+  /** Counts a new connection against the caps; false: not now. */
+  #mayOpen(): boolean {
+    if (this.#all.size >= this.#maxConnections) return false;
+    if (this.#connectionCap.tryStart()) return true;
+    this.#onCount('connection-overflow');
+    if (this.#all.size > 0) return false;
+    this.#uncapped++;
+    return true;
+  }
+
+  /** One opening connection for each waiter, within the caps. */
   #openMore(): void {
-    while (this.#state === 'open' && this.#opening < this.#pending && this.#all.size < this.#maxConnections) {
+    while (this.#state === 'open' && this.#opening < this.#pending && this.#mayOpen()) {
       try {
         const connection = new Upstream(this, this.#wheel, this.#connect, this.host, this.port, this.#connectTimeoutMs);
         this.#all.add(connection);
         this.#opening++;
       } catch (thrown) {
         // An address that cannot even be tried; told later, as every other failure to connect is.
+        this.#capEnd();
         this.#onCount('connect-failed');
         const waiter = this.#shift();
         queueMicrotask(() => waiter?.user.failed(unsent('connect', messageOf(thrown))));

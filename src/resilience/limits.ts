@@ -1,5 +1,5 @@
-// Owns one concurrency limit (proxy-semantics §4; Envoy's "circuit breakers"). Called by cluster for the requests in flight; the pools keep
-// their own caps of connections and waiters. Must never queue: being over the limit is an answer.
+// Owns one concurrency limit (proxy-semantics §4; Envoy's "circuit breakers"). Called by cluster for the requests in flight, and through
+// it by the pools of its endpoints for connections and waiters. Must never queue: being over the limit is an answer.
 
 /** Counts against one cap. `max` may change at any time; what is already counted in stays. */
 export class Limit {

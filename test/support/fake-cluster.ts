@@ -3,6 +3,7 @@
 import { Cluster, type ClusterDeps } from '../../src/cluster/cluster.ts';
 import type { ClusterUpdate, EndpointUpdate } from '../../src/cluster/cluster-update.ts';
 import type { PickedEndpoint } from '../../src/cluster/pick-interface.ts';
+import type { PoolLimits } from '../../src/cluster/pool-factory.ts';
 import { Pool } from '../../src/http1/pool.ts';
 import { seededRandom } from '../../src/kernel/random.ts';
 import { TimerWheel } from '../../src/kernel/timer-wheel.ts';
@@ -25,12 +26,15 @@ export class ClusterBench {
   readonly wheel = new TimerWheel(this.clock);
   readonly metrics = new Metrics();
   readonly pools: WatchedPool[] = [];
+  /** The shared limits that each pool was made with. */
+  readonly limits: PoolLimits[] = [];
   readonly deps: ClusterDeps = {
     clock: this.clock,
     random: seededRandom(42),
     wheel: this.wheel,
     metrics: this.metrics,
-    makePool: (host, port) => {
+    makePool: (host, port, _policy, limits) => {
+      this.limits.push(limits);
       const pool = new WatchedPool({ host, port, wheel: this.wheel });
       this.pools.push(pool);
       return pool;
