@@ -81,6 +81,28 @@ describe('catalog: states and ages (R1, R4)', () => {
     assert.deepEqual([fixture.heldIn(S), fixture.size(S), state(fixture)?.presence], [0, 3, 'present']);
   });
 
+  it('a list that leaves out 500 services at once is judged in slices, and their watches are kept from the start', async () => {
+    const fixture = new CatalogFixture();
+    const names = Array.from({ length: 500 }, (_, i) => `default/s${i}`);
+    fixture.list('a', names);
+    for (const [i, name] of names.entries()) fixture.say('a', name, addresses(2, i % 200));
+    const told: string[] = [];
+    fixture.catalog.onHeld((_id, { name }, held) => told.push(`${name} ${held}`));
+    fixture.list('a', []);
+    assert.equal(told.length, 500, 'told before the supervisor may end the watches');
+    fixture.say('a', 'default/s499', addresses(2, 99));
+    await settle(50);
+    assert.equal(fixture.heldIn('default/s499'), 0, 'its watch spoke after the list');
+    for (const name of names.slice(0, 499)) assert.equal(fixture.heldIn(name), 2);
+    assert.deepEqual(told.slice(500), ['s499 false']);
+    assert.equal(fixture.catalog.isHeld('a', key('default/s499')), false);
+    await fixture.clock.advance(500);
+    assert.equal(fixture.clock.pending, 1, 'the time of the holds is looked at');
+    fixture.list('a', names);
+    await settle();
+    assert.equal(fixture.catalog.holds().length, 0);
+  });
+
   it('a name that was listed, never answered and is not listed any more leaves the catalog', () => {
     const fixture = new CatalogFixture();
     fixture.list('a', [S, 'default/two']);
@@ -135,14 +157,16 @@ describe('catalog: states and ages (R1, R4)', () => {
     assert.equal(fixture.catalog.everySourceAnswered(), true);
   });
 
-  it('an on-demand watch that ended leaves nothing behind, unless it is held', () => {
+  it('an on-demand watch that ended leaves its last word, stale, and the source as live as it was', () => {
     const fixture = new CatalogFixture({ sources: [source('l5', { lists: false })] });
-    for (let i = 0; i < 5; i++) fixture.say('l5', `default/s${i}`, addresses(2, i));
-    fixture.catalog.unwatched('l5', key('default/s0'));
-    assert.equal(fixture.catalog.get('default/s0'), undefined);
-    fixture.say('l5', 'default/s1', []);
-    fixture.catalog.unwatched('l5', key('default/s1'));
-    assert.equal(fixture.heldIn('default/s1'), 2);
+    fixture.say('l5', S, addresses(2));
+    fixture.catalog.unwatched('l5', key(S));
+    assert.deepEqual([state(fixture)?.state, state(fixture)?.cause, fixture.size(S)], ['stale', 'unwatched', 2]);
+    assert.equal(fixture.catalog.sourceSummary('l5')?.state, 'live');
+    fixture.say('l5', S, addresses(2));
+    assert.equal(state(fixture)?.state, 'live');
+    fixture.catalog.unwatched('l5', key('default/never'));
+    assert.equal(fixture.catalog.size, 1);
   });
 });
 

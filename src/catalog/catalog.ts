@@ -9,6 +9,7 @@ import type { ServiceId, ServiceKey } from '../model/service.ts';
 import type { ServiceList, Snapshot, SourceError } from '../model/snapshot.ts';
 import type { Events } from '../telemetry/events.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import { Announcer } from './announcer.ts';
 import { catalogMetrics } from './catalog-metrics.ts';
 import { policyInForce } from './entry.ts';
 import type { MergeOverlay, ProbeEvidence } from './evidence.ts';
@@ -70,6 +71,7 @@ export class Catalog implements SourceSink {
   readonly #records: RecordStore;
   readonly #desk: SourceDesk;
   readonly #lastWords: LastWords;
+  readonly #announcer: Announcer;
   readonly #wordListeners = new Set<(service: ServiceId) => void>();
   #tick: Timer | null = null;
   #closed = false;
@@ -77,6 +79,7 @@ export class Catalog implements SourceSink {
   constructor(deps: CatalogDeps) {
     const { clock, log, events, metrics, evidence, overlay } = deps;
     this.#deps = deps;
+    this.#announcer = new Announcer(events, log);
     const interner = new Interner();
     // M9: 2^20 views a second never catch up with the clock, so an index never repeats even when the file is lost.
     const startIndex = Math.max(Math.floor(clock.wallNow() / 1_000) * 2 ** 20, deps.lastIndex + 1);
@@ -96,12 +99,12 @@ export class Catalog implements SourceSink {
         else for (const record of entry.records) this.#holds.load(record, clock.now());
       },
     });
-    this.#holds = new HoldDesk({ log, events, metrics, evidence, rulesOf });
+    this.#holds = new HoldDesk({ log, events, metrics, evidence, rulesOf, started: () => this.#armTick() });
     const [views, holds] = [this.#views, this.#holds];
     this.#records = new RecordStore({ metrics, interner, views, holds, now: () => clock.now(), wordsChanged });
     const records = this.#records;
     const maxInstances = deps.maxInstances ?? MAX_INSTANCES;
-    const shared = { clock, log, events, metrics, interner, views, holds, records };
+    const shared = { clock, events, metrics, interner, views, holds, records, announcer: this.#announcer };
     this.#desk = new SourceDesk({ ...shared, maxInstances, rulesOf, wordsChanged });
     this.#lastWords = new LastWords({ clock, interner, views, holds, records, startIndex });
     catalogMetrics(metrics, {
@@ -122,12 +125,10 @@ export class Catalog implements SourceSink {
 
   list(sourceId: string, list: ServiceList): void {
     if (!this.#closed) this.#desk.list(sourceId, list);
-    this.#armTick();
   }
 
   snapshot(sourceId: string, key: ServiceKey, snapshot: Snapshot): void {
     if (!this.#closed) this.#desk.snapshot(sourceId, key, snapshot);
-    this.#armTick();
   }
 
   unchanged(sourceId: string, key: ServiceKey): void {
@@ -139,10 +140,13 @@ export class Catalog implements SourceSink {
     this.#armTick();
   }
 
-  /** Nobody watches the native service any more (on-demand watch dropped): what the source said of it is forgotten, unless it is held. */
+  /**
+   * Nobody watches the native service any more (an idle on-demand watch was dropped). What the source said last stays for the next
+   * first use, shown as stale: the registry may be gone by then.
+   */
   unwatched(sourceId: string, native: ServiceKey): void {
     const record = this.#recordOf(sourceId, native);
-    if (record !== undefined && !this.#closed && !this.#holds.isHeld(record)) this.#records.forget(record);
+    if (record !== undefined && !this.#closed) this.#desk.unwatched(record);
   }
 
   // Reading.
@@ -288,7 +292,7 @@ export class Catalog implements SourceSink {
 
   /** Told the id of every source whose state changed. */
   subscribeSources(listener: (sourceId: string) => void): () => void {
-    return this.#desk.subscribe(listener);
+    return this.#announcer.subscribe(listener);
   }
 
   /** Told when what sources say of a service changed, views aside: for the last-good file. */
@@ -327,7 +331,7 @@ export class Catalog implements SourceSink {
   /** Puts in what the last-good file knows, after `configure` and before any source is heard. Answers how many words had a place. */
   restore(words: Iterable<RestoredWord>): number {
     const count = this.#lastWords.restore(words);
-    for (const source of this.#records.sources()) this.#desk.announce(source);
+    for (const source of this.#records.sources()) this.#announcer.announce(source);
     this.#armTick();
     return count;
   }

@@ -25,6 +25,8 @@ export interface HoldDeskDeps {
   readonly metrics: Metrics;
   readonly evidence: ProbeEvidence;
   rulesOf(record: ServiceRecord): HoldRules;
+  /** A hold began: somebody must look at time. */
+  started(): void;
 }
 
 export class HoldDesk {
@@ -164,6 +166,7 @@ export class HoldDesk {
     if (kept.length === 0) return;
     this.#book.started(record, kept);
     this.#tell(record);
+    this.#deps.started();
   }
 
   #confirmed(record: ServiceRecord, kept: readonly Kept[], by: Confirmation): void {

@@ -384,6 +384,22 @@ describe('last-good file, damaged', () => {
     assert.ok(cutAtEnd <= 5, `${cutAtEnd}`);
   });
 
+  it('a service that the newer generation says is gone does not come back from the older one', async () => {
+    const directory = await twoGenerations();
+    const run = await start(directory);
+    run.fixture.absent('a', 'game/s7');
+    run.fixture.catalog.releaseHolds();
+    await run.file.close();
+    const path = join(directory, 'last-good.2');
+    const bytes = await readFile(path);
+    const middle = bytes.indexOf('"game/s20"');
+    bytes[middle + 2] = 0;
+    await writeFile(path, bytes);
+    const { fixture, loaded } = await start(directory);
+    assert.equal(loaded.append, null, 'the damage was found');
+    assert.deepEqual([fixture.catalog.get('game/s7'), fixture.size('game/s20'), fixture.size('game/s21')], [undefined, 3, 4]);
+  });
+
   it('both generations damaged at random: no crash, no wrong address, and what is readable of either is used', async () => {
     const directory = await twoGenerations();
     const paths = ['last-good.1', 'last-good.2'].map((name) => join(directory, name));

@@ -299,6 +299,16 @@ describe('merge: fields (M4, M5)', () => {
     assert.deepEqual([one.weight, one.registryHealth, one.held, one.suspect], [30, 'unhealthy', true, true]);
   });
 
+  it('a source that holds the instance has no voice beside a live one that lists it', () => {
+    const fixture = fixtureOf(['a', 'b']);
+    fixture.say('a', S, [instance(A, { health: 'unhealthy', isolated: true })]);
+    fixture.say('b', S, [A]);
+    fixture.say('a', S, []);
+    const one = only(fixture);
+    assert.deepEqual([one.registryHealth, one.isolated, one.held], ['healthy', false, false]);
+    assert.deepEqual(conflictFields(fixture), []);
+  });
+
   it('keys weir-* from a registry leave unless they make a valid marker', () => {
     const fixture = fixtureOf(['a']);
     const forged = new Map([

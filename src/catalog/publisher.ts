@@ -1,16 +1,19 @@
 // Owns when a changed service is told to the subscribers (R5): the first change at once, then one view per 200 ms, removals at once.
 // One timer for all services. Called by catalog; must never merge or decide what changed.
 import type { Clock, Timer } from '../kernel/clock.ts';
+import { Slices } from './slices.ts';
 
 /** R5. */
 export const COALESCE_MS = 200;
 /** Due times are rounded up to this, so that a storm needs few timer turns. */
 const STEP_MS = 20;
+/** Due step of an item that waits for its slice. */
+const DUE_NOW = -1;
 
 /** What the publisher keeps on each item. */
 export interface Publishable {
   publishedAt: number;
-  /** Due step while it waits; 0 when it does not. */
+  /** Owned by the publisher: due step while it waits; 0 when it does not. */
   dueStep: number;
 }
 
@@ -19,6 +22,8 @@ export class Publisher<T extends Publishable> {
   readonly #clock: Clock;
   readonly #flush: (item: T) => void;
   readonly #due = new Map<number, Set<T>>();
+  /** Items whose time has come: many may be due at once after a storm. */
+  readonly #slices: Slices<T>;
   #timer: Timer | null = null;
   #timerStep = Number.POSITIVE_INFINITY;
   #closed = false;
@@ -26,6 +31,7 @@ export class Publisher<T extends Publishable> {
   constructor(clock: Clock, flush: (item: T) => void) {
     this.#clock = clock;
     this.#flush = flush;
+    this.#slices = new Slices(clock, (item) => this.#send(item, clock.now()));
   }
 
   /** The item changed. `now`: it must not wait (something left the view). */
@@ -47,6 +53,7 @@ export class Publisher<T extends Publishable> {
   /** The item is gone: it waits no more. */
   forget(item: T): void {
     this.#due.get(item.dueStep)?.delete(item);
+    this.#slices.delete(item);
     item.dueStep = 0;
   }
 
@@ -54,6 +61,7 @@ export class Publisher<T extends Publishable> {
     this.#closed = true;
     this.#timer?.cancel();
     this.#due.clear();
+    this.#slices.close();
   }
 
   #send(item: T, now: number): void {
@@ -81,8 +89,8 @@ export class Publisher<T extends Publishable> {
       }
       this.#due.delete(step);
       for (const item of items) {
-        item.dueStep = 0;
-        this.#send(item, now);
+        item.dueStep = DUE_NOW;
+        this.#slices.add(item);
       }
     }
     if (next < Number.POSITIVE_INFINITY) this.#arm(next, now);

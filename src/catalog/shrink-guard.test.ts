@@ -356,6 +356,30 @@ describe('shrink guard: records and keepers', () => {
     assert.deepEqual(fixture.view(S), all.slice(1));
   });
 
+  it('an operator sees what a hold waits for', async () => {
+    const fixture = new CatalogFixture();
+    surround(fixture);
+    fixture.say('a', S, addresses(4));
+    fixture.say('a', S, []);
+    await fixture.clock.advance(100_000);
+    const [hold] = fixture.catalog.holds(S);
+    assert.ok(hold !== undefined);
+    const { missing, ...rest } = hold;
+    assert.deepEqual(rest, {
+      service: S,
+      source: 'a',
+      kind: 'service',
+      addresses: addresses(4),
+      sinceMs: 100_000,
+      confirmsInMs: 200_000,
+    });
+    assert.match(missing, /second full read.*3 failed probes in a row \(0 of 4/);
+    fixture.fail(addresses(1));
+    fixture.say('a', S, []);
+    assert.equal(fixture.catalog.holds(S)[0]?.addresses.length, 3);
+    assert.match(fixture.catalog.holds(S)[0]?.missing ?? '', /^3 failed probes in a row \(0 of 3/);
+  });
+
   it('a held service keeps its watch, and its end is told', () => {
     const fixture = new CatalogFixture();
     surround(fixture);

@@ -1,5 +1,6 @@
 // Owns R2: which removals are believed, which are held, and what confirms a held one. One SourceGuard per source, one
 // ServiceGuard per service of it. Called by catalog with time as an argument; must never set a timer, merge or publish.
+// One file although it is long: the rules of R2 only make sense side by side.
 import type { Instance, NativeId } from '../model/instance.ts';
 import type { HoldPolicy } from '../model/policy.ts';
 import { type Address, compareAddress, indexOfAddress } from './identity.ts';

@@ -24,8 +24,9 @@ export class Slices<T> {
   }
 
   add(item: T): void {
+    if (this.#closed) return;
     this.#queue.add(item);
-    if (this.#scheduled || this.#closed) return;
+    if (this.#scheduled) return;
     this.#scheduled = true;
     setImmediate(this.#slice);
   }

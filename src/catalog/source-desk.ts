@@ -2,18 +2,18 @@
 // through catalog; must never let anything but a complete answer remove an instance.
 import type { SourceSink } from '../adapter/source-sink.ts';
 import type { Clock } from '../kernel/clock.ts';
-import { messageOf } from '../kernel/errors.ts';
-import type { Log } from '../kernel/log.ts';
-import { type ServiceId, type ServiceKey, serviceId } from '../model/service.ts';
-import type { RejectedRecord, ServiceList, Snapshot, SourceError, SourceErrorCause } from '../model/snapshot.ts';
+import type { ServiceId, ServiceKey } from '../model/service.ts';
+import type { ServiceList, Snapshot, SourceError, SourceErrorCause } from '../model/snapshot.ts';
 import type { Events } from '../telemetry/events.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import type { Announcer } from './announcer.ts';
 import type { Entry } from './entry.ts';
 import type { HoldRules } from './hold-book.ts';
 import type { HoldDesk } from './hold-desk.ts';
 import { type Admitted, admit } from './intake.ts';
 import type { Interner } from './intern.ts';
 import type { RecordStore } from './record-store.ts';
+import { Refusals } from './refusals.ts';
 import { sameList } from './same.ts';
 import type { Outcome } from './shrink-guard.ts';
 import { Slices } from './slices.ts';
@@ -30,13 +30,13 @@ const NONE: ReadonlySet<string> = new Set();
 
 export interface SourceDeskDeps {
   readonly clock: Clock;
-  readonly log: Log;
   readonly events: Events;
   readonly metrics: Metrics;
   readonly interner: Interner;
   readonly views: ViewStore;
   readonly holds: HoldDesk;
   readonly records: RecordStore;
+  readonly announcer: Announcer;
   readonly maxInstances: number;
   rulesOf(record: ServiceRecord): HoldRules;
   wordsChanged(service: ServiceId): void;
@@ -44,7 +44,7 @@ export interface SourceDeskDeps {
 
 export class SourceDesk implements SourceSink {
   readonly #deps: SourceDeskDeps;
-  readonly #listeners = new Set<(sourceId: string) => void>();
+  readonly #refusals: Refusals;
   /** Orders losses of a source against answers of its services. */
   #seq = 0;
 
@@ -53,6 +53,7 @@ export class SourceDesk implements SourceSink {
 
   constructor(deps: SourceDeskDeps) {
     this.#deps = deps;
+    this.#refusals = new Refusals(deps.clock, deps.events, deps.metrics);
     this.#slices = new Slices(deps.clock, (record) => this.#slice(record));
   }
 
@@ -83,7 +84,7 @@ export class SourceDesk implements SourceSink {
       this.#unlisted(source, seq, list.failed, now);
     }
     if (wasLost) this.#followSource(source, now);
-    this.announce(source);
+    this.#deps.announcer.announce(source);
   }
 
   snapshot(sourceId: string, key: ServiceKey, snapshot: Snapshot): void {
@@ -93,7 +94,7 @@ export class SourceDesk implements SourceSink {
     source.goodAt = now;
     const record = this.#recordFor(source, key);
     if (record !== null) this.#answer(record, snapshot, now);
-    this.announce(source);
+    this.#deps.announcer.announce(source);
   }
 
   unchanged(sourceId: string, key: ServiceKey): void {
@@ -107,7 +108,7 @@ export class SourceDesk implements SourceSink {
       record.goodAt = now;
       if (becameLive) this.#stateChanged(record);
     }
-    this.announce(source);
+    this.#deps.announcer.announce(source);
   }
 
   lost(sourceId: string, key: ServiceKey | null, error: SourceError): void {
@@ -124,34 +125,7 @@ export class SourceDesk implements SourceSink {
       const record = this.#recordFor(source, key);
       if (record !== null) this.#lose(record, cause, message, now);
     }
-    this.announce(source);
-  }
-
-  /** Tells a change of the source's state, once. */
-  announce(source: SourceRecord): void {
-    const { state, loss } = source;
-    if (state === source.announced) return;
-    const before = source.announced;
-    source.announced = state;
-    const { id } = source.config;
-    if (state === 'live') this.#deps.events.emit('source_live', { source: id, before });
-    else if (state !== 'connecting') {
-      const why = loss === null ? { cause: 'restored' } : { cause: loss.cause, message: loss.message };
-      this.#deps.events.emit('source_stale', { source: id, state, ...why });
-    }
-    for (const listener of this.#listeners) {
-      try {
-        listener(id);
-      } catch (thrown) {
-        this.#deps.log.error({ error: messageOf(thrown) }, 'a listener of the sources failed');
-      }
-    }
-  }
-
-  /** Told the id of every source whose state changed. */
-  subscribe(listener: (sourceId: string) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    this.#deps.announcer.announce(source);
   }
 
   /** R1: words that are stale for longer than `expireAfter` stop counting. */
@@ -165,7 +139,14 @@ export class SourceDesk implements SourceSink {
       this.#deps.holds.end(record, kept);
       this.removed(record);
     }
-    this.announce(source);
+    this.#deps.announcer.announce(source);
+  }
+
+  /** Its watch ended on purpose. */
+  unwatched(record: ServiceRecord): void {
+    record.rest(this.#deps.clock.now());
+    this.#stateChanged(record);
+    this.#deps.records.settle(record);
   }
 
   /** Something of the record left the view. */
@@ -185,11 +166,7 @@ export class SourceDesk implements SourceSink {
   #recordFor(source: SourceRecord, key: ServiceKey): ServiceRecord | null {
     const found = this.#deps.records.recordFor(source, key);
     if (typeof found !== 'string') return found;
-    const { id } = source.config;
-    source.rejected++;
-    this.#deps.metrics.counter('weir_source_rejected_records_total', id).inc();
-    const service = serviceId(key).slice(0, MESSAGE_LENGTH);
-    source.reject({ source: id, service, nativeId: '', reason: found, at: this.#deps.clock.wallNow() });
+    this.#refusals.name(source, key, found);
     return null;
   }
 
@@ -215,12 +192,11 @@ export class SourceDesk implements SourceSink {
     }
     record.goodAt = now;
     const reported = snapshot.kind === 'present' ? snapshot.rejected : [];
-    this.#noteRejected(record, reported, admitted.refused);
     const proof = source.config.tellsDeregistration && snapshot.kind === 'present' ? snapshot.deregistered : undefined;
     const outcome = guard.answer(
       {
         instances: admitted.instances,
-        rejected: idsOf(reported, admitted.refused),
+        rejected: this.#refusals.records(record, reported, admitted.refused),
         deregistered: proof === undefined ? NONE : new Set(proof),
       },
       this.#deps.rulesOf(record).policy,
@@ -314,26 +290,6 @@ export class SourceDesk implements SourceSink {
     return total > this.#deps.maxInstances;
   }
 
-  #noteRejected(record: ServiceRecord, reported: readonly RejectedRecord[], refused: Admitted['refused']): void {
-    const { source, id: service } = record;
-    const { id } = source.config;
-    const count = reported.length + refused.length;
-    record.rejected = count;
-    if (count === 0) return;
-    source.rejected += count;
-    this.#deps.metrics.counter('weir_source_rejected_records_total', id).inc(count);
-    const at = this.#deps.clock.wallNow();
-    for (const { nativeId, reason } of [...reported, ...refused]) {
-      const bounded = { nativeId: nativeId.slice(0, MESSAGE_LENGTH), reason: reason.slice(0, MESSAGE_LENGTH) };
-      source.reject({ source: id, service, ...bounded, at });
-    }
-    for (const { rule, nativeId, reason } of refused) {
-      if (rule === 'badRecord') continue;
-      this.#deps.metrics.counter('weir_addresses_refused_total', id, rule).inc();
-      if (rule === 'ownListener') this.#deps.events.emit('own_listener_dropped', { source: id, service, nativeId, reason });
-    }
-  }
-
   /** The source as a whole was lost or is back: all its services are merged again, in slices. */
   #followSource(source: SourceRecord, now: number): void {
     for (const record of source.services.values()) {
@@ -355,11 +311,6 @@ export class SourceDesk implements SourceSink {
     const sources = present.map((record) => record.source.config.id);
     this.#deps.events.emit('service_merged', { service: entry.id, sources });
   }
-}
-
-function idsOf(reported: readonly RejectedRecord[], refused: readonly RejectedRecord[]): ReadonlySet<string> {
-  if (reported.length + refused.length === 0) return NONE;
-  return new Set([...reported, ...refused].map((one) => one.nativeId));
 }
 
 /** Writes what the answer says beside its instances into the record; true when a view may show it. */

@@ -29,14 +29,19 @@ export interface CatalogSource {
   readonly expireAfter: number | null;
 }
 
-/** R1 per (source, service). `restored`: from disk, not heard of since the start. */
+/**
+ * R1 per (source, service). `restored`: from disk, not heard of since the start. `unwatched`: nobody uses the service, its on-demand
+ * watch has ended; the last word stays for the next first use.
+ */
 export type Phase =
   | { readonly kind: 'neverSeen' }
   | { readonly kind: 'restored' }
+  | { readonly kind: 'unwatched' }
   | { readonly kind: 'live' }
   | { readonly kind: 'lost'; readonly cause: SourceErrorCause; readonly message: string }
   | { readonly kind: 'expired' };
 
+const RESTORED = { cause: 'restored', message: 'from the last-good file; not heard from since the start' };
 const NEVER_SEEN: Phase = { kind: 'neverSeen' };
 
 /** What a record of the last-good file turns into when somebody needs it. */
@@ -236,6 +241,12 @@ export class ServiceRecord {
     return before;
   }
 
+  /** Its watch has ended because nobody uses the service: the word stays, not current any more. */
+  rest(now: number): void {
+    if (this.#phase.kind === 'live') this.#enter({ kind: 'unwatched' });
+    this.#guard.setLive(false, now);
+  }
+
   expire(now: number): void {
     this.clear(now);
     this.presence = 'neverSeen';
@@ -276,9 +287,8 @@ export class ServiceRecord {
     if (this.#phase.kind === 'lost') return this.#phase;
     if (this.live) return null;
     if (this.source.lost !== null) return this.source.lost;
-    return this.#phase.kind === 'restored'
-      ? { cause: 'restored', message: 'from the last-good file; not heard from since the start' }
-      : null;
+    if (this.#phase.kind === 'unwatched') return { cause: 'unwatched', message: 'not watched: nobody has used it for a while' };
+    return this.#phase.kind === 'restored' ? RESTORED : null;
   }
 
   #stateWord(loss: { readonly cause: string } | null): SourceState {

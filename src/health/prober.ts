@@ -16,7 +16,7 @@ import { failed, type Probe, type ProbeResult, targetKey } from './probe.ts';
 import { SelfSuspect } from './self-suspect.ts';
 
 /** Whole process [W]. */
-export const MAX_CHECKS_PER_SECOND = 230;
+export const MAX_CHECKS_PER_SECOND = 200;
 export const MAX_CONCURRENT = 64;
 /** Checks that may start in one turn after a pause; keeps 100 ms slices even. */
 const BURST = 5;

@@ -10,6 +10,7 @@ import {
 } from '../cluster/pick-interface.ts';
 import type { BodyKind, ResponseHead, Trailers, UpstreamConnection, UpstreamFailure, UpstreamUser } from '../http1/exchange.ts';
 import type { PoolTicket } from '../http1/pool.ts';
+import type { Clock } from '../kernel/clock.ts';
 import { Deadline, type TimerWheel } from '../kernel/timer-wheel.ts';
 import { type AttemptFailure, meaningOf, outcomeOf } from './attempt-failure.ts';
 import type { RequestBody } from './request-body.ts';
@@ -49,6 +50,7 @@ export class Attempt implements UpstreamUser {
   /** The pick ignored health. */
   panic = false;
   readonly #owner: AttemptOwner;
+  readonly #clock: Clock;
   readonly #wheel: TimerWheel;
   readonly #body: RequestBody;
   readonly #timer: Deadline;
@@ -64,11 +66,14 @@ export class Attempt implements UpstreamUser {
   #tried: PickedEndpoint[] | null = null;
   /** The pick that `endpoint` stands for is still counted in. */
   #counted = false;
+  /** When the attempt began to wait for a connection; infinite while it did not have to. */
+  #queuedAt = Number.POSITIVE_INFINITY;
   /** A retry was granted and has not ended. */
   #retrying = false;
 
-  constructor(owner: AttemptOwner, wheel: TimerWheel, body: RequestBody) {
+  constructor(owner: AttemptOwner, clock: Clock, wheel: TimerWheel, body: RequestBody) {
     this.#owner = owner;
+    this.#clock = clock;
     this.#wheel = wheel;
     this.#body = body;
     this.#timer = new Deadline((lateMs) => this.#onTimer(lateMs));
@@ -114,9 +119,12 @@ export class Attempt implements UpstreamUser {
     this.count++;
     this.#state = 'queued';
     if (this.#perTryMs > 0 && this.#body.whole) this.#wheel.arm(this.#timer, this.#perTryMs);
+    this.#queuedAt = Number.POSITIVE_INFINITY;
     const ticket = endpoint.pool.acquire(this);
     // Null when `connected` or `failed` came at once; by then this object may even serve the next request.
-    if (ticket !== null) this.#ticket = ticket;
+    if (ticket === null) return;
+    this.#ticket = ticket;
+    this.#queuedAt = this.#clock.now();
   }
 
   /** Starts again after `ms`; the cluster has granted the retry. */
@@ -237,7 +245,7 @@ export class Attempt implements UpstreamUser {
 
   failed(failure: UpstreamFailure): void {
     const answering = this.#state === 'body' || this.#state === 'tunnel';
-    this.finish(outcomeOf(failure));
+    this.finish(this.#isOurLateness(failure) ? OUTCOME_IGNORED : outcomeOf(failure));
     if (answering) this.#owner.answerCut();
     else this.#owner.attemptFailed(meaningOf(failure, this.#body.replayable));
   }
@@ -246,6 +254,13 @@ export class Attempt implements UpstreamUser {
   refuseAnswer(message: string): void {
     this.giveUp(OUTCOME_LOCAL_FAILURE);
     this.#owner.attemptFailed({ end: 'reset', code: 'UPSTREAM_PROTOCOL', cause: 'protocol', message });
+  }
+
+  /** A connect that "timed out" long after its time did so because our loop stood still (§6, own-lateness guard). */
+  #isOurLateness(failure: UpstreamFailure): boolean {
+    if (failure.cause !== 'connect') return false;
+    const allowed = (this.#cluster?.policy.connectTimeout ?? 0) + OWN_LATENESS_MS;
+    return this.#clock.now() - this.#queuedAt > allowed;
   }
 
   #onTimer(lateMs: number): void {

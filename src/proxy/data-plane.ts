@@ -55,6 +55,7 @@ export interface DataPlaneCounts {
   readonly pressure: number;
 }
 
+const LOG_FLUSH_MS = 500;
 const DEFAULT_MAX_CONNECTIONS = 8_192;
 
 export class DataPlane {
@@ -149,7 +150,8 @@ export class DataPlane {
     }
     const drain = new Drain(() => this.#listeners.all(), this.#deps.clock);
     this.#drain = drain;
-    this.#drained = drain.run().then(() => this.#accessLog.flushed());
+    // A log that nobody reads must not keep the process from ending.
+    this.#drained = drain.run().then(() => Promise.race([this.#accessLog.flushed(), this.#deps.clock.sleep(LOG_FLUSH_MS)]));
     return this.#drained;
   }
 

@@ -89,6 +89,20 @@ test('a per-try timeout that fires over 500 ms late blames nobody, and the reque
   assert.equal(rig.pool.connections.length, 2);
 });
 
+test('a connect that timed out because our loop stood still blames nobody; one that took its second does', () => {
+  for (const [stall, outcome] of [
+    [2_000, OUTCOME_IGNORED],
+    [1_020, OUTCOME_CONNECT_FAILURE],
+  ] as const) {
+    const rig = new ExchangeRig();
+    rig.pool.mode = 'queue';
+    rig.request();
+    rig.clock.stall(stall);
+    rig.pool.waiting?.failed(CONNECT);
+    assert.deepEqual(rig.cluster.outcomes, [outcome]);
+  }
+});
+
 test('a per-try timeout that is not below the route timeout is ignored', () => {
   const rig = new ExchangeRig({ timeout: 1_000, retry: { ...DEFAULT_RETRY, perTryTimeout: 1_000 } });
   rig.request();

@@ -95,7 +95,7 @@ export class Exchange implements DownstreamUser, AttemptOwner {
     this.#down = down;
     this.#onClosed = onClosed;
     this.#account = new RequestAccount(context);
-    this.#attempt = new Attempt(this, context.wheel, this.#body);
+    this.#attempt = new Attempt(this, context.clock, context.wheel, this.#body);
     this.#deadline = new Deadline((lateMs) => this.#onDeadline(lateMs));
   }
 
@@ -129,7 +129,9 @@ export class Exchange implements DownstreamUser, AttemptOwner {
     if (this.#ignoreBody || this.#phase === 'idle') return;
     const body = this.#body;
     const { sending } = this.#attempt;
-    const piece = Buffer.from(view);
+    // What is kept is a copy, so that a small body does not hold on to the read it came in. A piece that is only written needs
+    // none: the downstream reads by `data` events, whose buffers are never used again, and the write keeps it alive.
+    const piece = sending && body.total + view.length > KEPT_BYTES ? view : Buffer.from(view);
     this.#account.bytesIn += piece.length;
     body.add(piece, sending);
     this.#account.holds(body.held);
@@ -540,5 +542,8 @@ export class Exchange implements DownstreamUser, AttemptOwner {
       requestId,
     });
     this.#body.drop();
+    // An idle connection holds on to no head.
+    this.#plan.fields = '';
+    this.#answer.head = '';
   }
 }

@@ -155,7 +155,7 @@ export class Listener {
     const { counts, perAddress, maxConnections, context } = this.#deps;
     const address = socket.remoteAddress ?? '';
     const taken = perAddress.get(address) ?? 0;
-    if (context.gate.stopAccepting || counts.connections >= maxConnections || (taken >= MAX_PER_ADDRESS && !isLocal(address))) {
+    if (context.gate.stopAccepting || counts.connections >= maxConnections || isOneTooMany(address, taken)) {
       socket.on('error', () => {});
       socket.destroy();
       return;
@@ -217,6 +217,11 @@ export class Listener {
       probe.once('error', () => unlink(path, (error) => resolve(error === null)));
     });
   }
+}
+
+/** Whether an address that has `taken` connections may have no more; this machine's own addresses are not limited. */
+export function isOneTooMany(address: string, taken: number): boolean {
+  return taken >= MAX_PER_ADDRESS && !isLocal(address);
 }
 
 function isLocal(address: string): boolean {

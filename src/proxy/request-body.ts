@@ -1,5 +1,5 @@
 // Owns the body of the open request on its way up: what is kept for a repetition (64 KiB), and its framing for the upstream.
-// Called by exchange.ts (what comes) and attempt.ts (what goes). It keeps copies only, since a view dies with its callback.
+// Called by exchange.ts (what comes) and attempt.ts (what goes). What it is given to keep must be copies.
 import { CHUNK_END, chunkStart, lastChunk } from '../http1/chunked.ts';
 import type { BodyKind, Trailers } from '../http1/exchange.ts';
 

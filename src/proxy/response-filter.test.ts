@@ -83,10 +83,7 @@ const MARKS: readonly (readonly [string, number, readonly string[], boolean, num
 
 for (const [name, status, fields, final, waitMs] of MARKS) {
   test(`retry marks: ${name}`, () => {
-    assert.deepEqual(
-      retryMarks(parse(`HTTP/1.1 ${status} x`, ...fields), { wallNow: () => 1_000_000 }),
-      { final, waitMs },
-    );
+    assert.deepEqual(retryMarks(parse(`HTTP/1.1 ${status} x`, ...fields), { wallNow: () => 1_000_000 }), { final, waitMs });
   });
 }
 

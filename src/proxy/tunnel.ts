@@ -46,8 +46,8 @@ export class Tunnel {
   up(view: Buffer): void {
     this.#moved = true;
     this.bytesIn += view.length;
-    // The view dies with this call and the kernel may take it later: what is written up is a copy.
-    if (!this.#attempt.tunnelWrite(Buffer.from(view))) this.#down.pause();
+    // No copy: the downstream reads by `data` events, whose buffers are never used again, and the write keeps it alive.
+    if (!this.#attempt.tunnelWrite(view)) this.#down.pause();
   }
 
   upDrained(): void {

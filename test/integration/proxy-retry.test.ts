@@ -323,3 +323,55 @@ test('limits: requests above maxRequests, and above the queue of a full pool, ar
     [503, ['UPSTREAM_OVERFLOW'], ['0']],
   );
 });
+
+test('three weirs in a row over a leaf that fails all: the leaf sees at most 1.2 times the requests', async () => {
+  const leaf = await rig.farm.add(status(503));
+  const calm = { breaker: { ...DEFAULT_CLUSTER_POLICY.breaker, enabled: false } };
+  const middle = await new ProxyRig({ proxy: { instanceId: 'middle' } }).open();
+  const last = await new ProxyRig({ proxy: { instanceId: 'last' } }).open();
+  rig.serve([middle.port], calm);
+  middle.serve([last.port], calm);
+  last.serve([leaf.port], calm);
+  for (let i = 0; i < 100; i++) {
+    const response = await rig.ask('GET /svc/demo/hello/svc/demo/hello/svc/demo/hello/ HTTP/1.1\r\nHost: x\r\n\r\n');
+    assert.equal(response.status, 503);
+  }
+  assert.ok(leaf.seen.length >= 100 && leaf.seen.length <= 123, `${leaf.seen.length} at the leaf`);
+  await middle.close();
+  await last.close();
+});
+
+test('one of three upstreams is killed under load: no idempotent request fails, no POST runs twice', async () => {
+  const farm = [await rig.farm.add(), await rig.farm.add(), await rig.farm.add()];
+  rig.serve(farm.map((upstream) => upstream.port));
+  const failed: string[] = [];
+  const posts: string[] = [];
+  let sent = 0;
+  let stop = false;
+  const one = async (): Promise<void> => {
+    const client = await rig.client();
+    while (!stop) {
+      const id = `k${sent++}`;
+      const method = sent % 5 === 0 ? 'POST' : 'GET';
+      if (method === 'POST') posts.push(id);
+      client.write(request(method, '/', `X-Request-Id: ${id}`));
+      const response = await client.response();
+      if (response.status !== 200) failed.push(`${method} ${response.status}`);
+    }
+  };
+  const load = Promise.all(Array.from({ length: 10 }, one));
+  await eventually(() => assert.ok(sent > 300));
+  await farm[1]?.kill();
+  const before = sent;
+  await eventually(() => assert.ok(sent > before + 500));
+  stop = true;
+  await load;
+  assert.deepEqual(
+    failed.filter((text) => text.startsWith('GET')),
+    [],
+  );
+  assert.deepEqual(
+    posts.filter((id) => rig.farm.executed(id) > 1),
+    [],
+  );
+});

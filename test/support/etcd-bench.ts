@@ -1,12 +1,11 @@
 // A fake etcd, an adapter on it and time that stands still: what the unit tests of adapters/etcd share.
-import assert from 'node:assert/strict';
 import { type FakeEtcd, type FakeVersion, startFakeEtcd } from '../../adapters/etcd/fake.ts';
 import { factory } from '../../adapters/etcd/index.ts';
 import type { Adapter, AdapterDeps, SourceOptions } from '../../src/adapter/contract.ts';
 import type { Log } from '../../src/kernel/log.ts';
 import { seededRandom } from '../../src/kernel/random.ts';
 import { type Instance, NO_METADATA } from '../../src/model/instance.ts';
-import { asSourceError, type ServiceList, type Snapshot, type SourceError, type Unchanged } from '../../src/model/snapshot.ts';
+import { asSourceError, type Snapshot, type SourceError, type Unchanged } from '../../src/model/snapshot.ts';
 import { eventually } from './eventually.ts';
 import { FakeClock } from './fake-clock.ts';
 
@@ -139,14 +138,4 @@ export function instance(port: number, fields: Partial<Instance> = {}): Instance
     metadata: NO_METADATA,
     ...fields,
   };
-}
-
-/** The first list of names. */
-export async function firstList(adapter: Adapter): Promise<ServiceList> {
-  const stop = new AbortController();
-  for await (const list of adapter.services?.(stop.signal) ?? []) {
-    stop.abort();
-    return list;
-  }
-  return assert.fail('no list');
 }
