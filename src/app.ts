@@ -2,6 +2,7 @@
 // settings → telemetry → last good → catalog ⇄ health → data plane → sources → registrations → API.
 // Called by cli (run, demo) and by tests. Nobody else knows all the parts.
 import { join } from 'node:path';
+import type { AdapterLoader } from './adapter/contract.ts';
 import { createApi } from './api/server.ts';
 import { apiPorts } from './app/api-ports.ts';
 import { adapterLoader } from './app/loader.ts';
@@ -51,6 +52,8 @@ export interface AppOptions {
   readonly logLevel?: LogLevel;
   /** File descriptor or path of the log; default stdout. */
   readonly logTo?: number | string;
+  /** Kinds of sources; default: those of adapters/index.ts. */
+  readonly loader?: AdapterLoader;
 }
 
 /** A running sidecar. */
@@ -104,7 +107,7 @@ async function start(base: Base): Promise<RunningApp> {
   const events = new Events(clock, log, metrics);
   const audit = new Audit(log);
 
-  const loader = adapterLoader();
+  const loader = options.loader ?? adapterLoader();
   const settingsLoader = new SettingsLoader(loader, surroundings());
   const { configPath } = options;
   /** Other files of the newest load: their change is a change of the configuration. */

@@ -167,8 +167,16 @@ export class Supervisor {
     if (!list.complete) for (const [id, key] of this.#listed ?? []) if (!names.has(id)) names.set(id, key);
     this.#listed = names;
     // The sink first: it may call keep() for names that it holds, so that their watches go on without a break.
-    sink.list(sourceId, list);
+    sink.list(sourceId, this.#chosen(list));
     this.#settle();
+  }
+
+  /** Names that no pattern chooses are nobody's business; what is watched on demand is listed whole, so that its names can be found. */
+  #chosen(list: ServiceList): ServiceList {
+    const { select } = this.#deps;
+    if (select.kind !== 'patterns') return list;
+    const chosen = (key: ServiceKey): boolean => selects(select, key);
+    return { ...list, keys: list.keys.filter(chosen), failed: list.failed.filter(chosen) };
   }
 
   /** Opens and ends watches until they are those that are asked for. */

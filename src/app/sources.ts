@@ -222,7 +222,9 @@ export class RunningSources implements SettingsUser {
     for (const { settings, supervisor } of this.#running.values()) {
       if (settings.select.kind !== 'onDemand') continue;
       const native = this.#deps.catalog.toNative(settings.id, service);
-      if (native !== null) supervisor.drop(native);
+      if (native === null) continue;
+      supervisor.drop(native);
+      this.#deps.catalog.unwatched(settings.id, native);
     }
   }
 }

@@ -406,3 +406,43 @@ describe('shrink guard: records and keepers', () => {
     assert.deepEqual(fixture.catalog.names({ limit: 10 }).names, []);
   });
 });
+
+describe('shrink guard: a registry whose history began anew', () => {
+  const HOUR = 3_600_000;
+
+  it('never loses an instance to the passing of time, however small the loss was', async () => {
+    const fixture = new CatalogFixture();
+    surround(fixture);
+    fixture.say('a', S, addresses(10));
+    fixture.say('a', S, addresses(9), { epoch: 'e2' });
+    assert.equal(fixture.size(S), 10);
+    assert.equal(fixture.catalog.holds(S)[0]?.kind, 'sourceWide');
+    await fixture.clock.advance(24 * HOUR);
+    assert.equal(fixture.size(S), 10);
+    fixture.catalog.releaseHolds({ service: S });
+    assert.equal(fixture.size(S), 9);
+  });
+
+  it('widens a hold that its list began before its watch told of the new history', async () => {
+    const fixture = new CatalogFixture();
+    surround(fixture);
+    fixture.say('a', S, addresses(2));
+    fixture.absent('a', S);
+    assert.equal(fixture.catalog.holds(S)[0]?.kind, 'service');
+    fixture.absent('a', S, 'e2');
+    assert.equal(fixture.catalog.holds(S)[0]?.kind, 'sourceWide');
+    await fixture.clock.advance(24 * HOUR);
+    assert.equal(fixture.size(S), 2);
+  });
+
+  it('takes additions at once, and a return ends the hold', () => {
+    const fixture = new CatalogFixture();
+    surround(fixture);
+    fixture.say('a', S, addresses(2));
+    fixture.say('a', S, ['10.9.9.9:80'], { epoch: 'e2' });
+    assert.equal(fixture.size(S), 3);
+    fixture.say('a', S, [...addresses(2), '10.9.9.9:80'], { epoch: 'e2' });
+    assert.equal(fixture.heldIn(S), 0);
+    assert.equal(fixture.size(S), 3);
+  });
+});

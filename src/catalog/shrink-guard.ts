@@ -44,6 +44,11 @@ export interface Answer {
   readonly rejected: ReadonlySet<NativeId>;
   /** Proven by the protocol; empty where it cannot prove it. */
   readonly deregistered: ReadonlySet<NativeId>;
+  /**
+   * The source's history began anew since the answer before (wiped, restored, another cluster, R6). What is missing then says more about
+   * the registry than about the instances: it is held, and time alone never confirms it.
+   */
+  readonly newEpoch: boolean;
 }
 
 export type Confirmation = 'probe' | 'time' | 'deregistered' | 'operator' | 'addressReused';
@@ -162,7 +167,10 @@ export class ServiceGuard {
   answer(answer: Answer, policy: HoldPolicy, now: number): Outcome {
     const split = this.#split(answer);
     const { lost, listedBefore } = split;
-    const sourceWide = policy.enabled && lost.length > 0 && this.#source.losesTooMuch(lost.length, now);
+    const tooMuch = answer.newEpoch || this.#source.losesTooMuch(lost.length, now);
+    const sourceWide = policy.enabled && lost.length > 0 && tooMuch;
+    // Its list may have told of the loss before its watch told of the new history.
+    if (answer.newEpoch) this.widen();
     const hold = sourceWide || (policy.enabled && lost.length > listedBefore * SERVICE_SHARE);
     const held = hold ? this.#newHolds(lost, sourceWide ? 'sourceWide' : 'service', policy, now) : NONE;
     this.#markSecondRead(split.stillHeld, policy, now);

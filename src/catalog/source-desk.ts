@@ -183,7 +183,7 @@ export class SourceDesk implements SourceSink {
     const { source } = record;
     const guard = this.#deps.holds.load(record, now);
     const becameLive = record.hear(++this.#seq, now);
-    this.#noteEpoch(record, snapshot);
+    const newEpoch = this.#noteEpoch(record, snapshot);
     const given = snapshot.kind === 'present' ? snapshot.instances : [];
     const admitted = admit(given, guard.present, source.config.dial, this.#deps.interner);
     if (this.#isOverLimit(admitted.instances.length - guard.known)) {
@@ -198,6 +198,7 @@ export class SourceDesk implements SourceSink {
         instances: admitted.instances,
         rejected: this.#refusals.records(record, reported, admitted.refused),
         deregistered: proof === undefined ? NONE : new Set(proof),
+        newEpoch,
       },
       this.#deps.rulesOf(record).policy,
       now,
@@ -273,14 +274,17 @@ export class SourceDesk implements SourceSink {
     this.#deps.views.changed(this.#deps.views.entryFor(record.id), false);
   }
 
-  #noteEpoch(record: ServiceRecord, { epoch, sourceRevision }: Snapshot): void {
+  /** True when the source's history began anew since the record's last answer. */
+  #noteEpoch(record: ServiceRecord, { epoch, sourceRevision }: Snapshot): boolean {
     const { source } = record;
-    if (source.epoch !== epoch && record.epoch !== epoch && record.epoch !== '') {
+    const isNew = record.epoch !== epoch && record.epoch !== '';
+    if (isNew && source.epoch !== epoch) {
       this.#deps.events.emit('epoch_changed', { source: source.config.id, from: record.epoch, to: epoch });
     }
     source.epoch = epoch;
     record.epoch = this.#deps.interner.text(epoch);
     record.sourceRevision = this.#deps.interner.text(sourceRevision);
+    return isNew;
   }
 
   #isOverLimit(more: number): boolean {

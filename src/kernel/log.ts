@@ -24,6 +24,9 @@ export const silentLog: Log = {
   child: () => silentLog,
 };
 
+/** A quiet sidecar's lines are seen after this long at most, ms. */
+const FLUSH_MS = 500;
+
 /** JSON lines. `sync` for commands that print and end; otherwise buffered, bounded (8 MiB, then lines are dropped), see flush. */
 export function createLog(options: { level: LogLevel; dest?: number | string; sync: boolean; onDrop?: () => void }): {
   log: Log;
@@ -32,7 +35,7 @@ export function createLog(options: { level: LogLevel; dest?: number | string; sy
   const destination = pino.destination({
     dest: options.dest ?? 1,
     sync: options.sync,
-    ...(options.sync ? {} : { minLength: 4096, maxLength: 8_388_608 }),
+    ...(options.sync ? {} : { minLength: 4096, maxLength: 8_388_608, periodicFlush: FLUSH_MS }),
   });
   destination.on('drop', () => options.onDrop?.());
   destination.on('error', () => options.onDrop?.());
