@@ -1,5 +1,6 @@
 // Owns `weir run`: starts the sidecar and turns signals into drain, hard stop and reload.
 // SIGTERM or SIGINT: drain, exit 0. A second one: hard stop, exit 1. SIGHUP: read the configuration again.
+import { setFlagsFromString } from 'node:v8';
 import { messageOf, WeirError } from '../kernel/errors.ts';
 import { errorAbout } from '../model/error-table.ts';
 import { CommandFailure, EXIT_FAILED, EXIT_OK, EXIT_USAGE, type Io } from './io.ts';
@@ -28,8 +29,17 @@ export interface RunOptions {
 
 /** Runs the command until it is stopped; resolves with the exit code. */
 export async function run(io: Io, options: RunOptions): Promise<number> {
+  keepHeapSmall();
   const { startApp } = await import('../app.ts');
   return runUntilStopped(io, process, () => startApp(options.config === undefined ? {} : { configPath: options.config }));
+}
+
+/**
+ * A sidecar's heap grows in bursts (10,000 answers at a start, a reload) and is small otherwise. By default V8 lets the old generation
+ * nearly double before it looks again, which a host full of programs pays for: 362 MB instead of 301 with 100,000 instances.
+ */
+function keepHeapSmall(): void {
+  setFlagsFromString('--heap-growing-percent=30');
 }
 
 /** Starts, then waits for signals. A start that fails for the operator's reasons is exit 2. */
