@@ -37,6 +37,8 @@ export interface SourcesDeps {
 /** Kinds that live in this process or host: a file that was mended should not wait for a back-off of 30 s. */
 const LOCAL_KINDS = new Set(['file', 'memory']);
 const LOCAL_MAX_BACKOFF_MS = 2_000;
+/** An adapter that is not closed after this long is left behind. [W] */
+const CLOSE_LIMIT_MS = 2_000;
 
 interface Running {
   readonly settings: SourceSettings;
@@ -87,7 +89,7 @@ export class RunningSources implements SettingsUser {
     return {
       commit: () => this.#swap(next, wanted, fresh),
       discard: async () => {
-        await Promise.all(fresh.map(({ adapter }) => adapter.close()));
+        await Promise.all(fresh.map((one) => this.#close(one)));
       },
     };
   }
@@ -150,7 +152,7 @@ export class RunningSources implements SettingsUser {
   async close(): Promise<void> {
     await this.stopWatching();
     await Promise.all(this.#ending);
-    await Promise.all([...this.#running.values(), ...this.#leaving.values()].map(({ adapter }) => adapter.close()));
+    await Promise.all([...this.#running.values(), ...this.#leaving.values()].map((one) => this.#close(one)));
   }
 
   async #build(settings: SourceSettings): Promise<Running> {
@@ -206,7 +208,7 @@ export class RunningSources implements SettingsUser {
     const ending = (async () => {
       await old.supervisor.close();
       if (!replaced) await this.#deps.leaveSource(id);
-      await old.adapter.close();
+      await this.#close(old);
       if (this.#leaving.get(id) === old) {
         this.#leaving.delete(id);
         for (const what of old.counts.keys()) this.#deps.metrics.remove('weir_source_oddities_total', id, what);
@@ -216,6 +218,22 @@ export class RunningSources implements SettingsUser {
       .catch((thrown: unknown) => this.#deps.events.emit('adapter_failed', { source: id, error: messageOf(thrown) }))
       .finally(() => this.#ending.delete(ending));
     this.#ending.add(ending);
+  }
+
+  /** Closes an adapter. One that hangs or throws is told about and left behind: it must not keep the process or a reload. */
+  async #close({ settings, adapter }: Running): Promise<void> {
+    const { clock, events } = this.#deps;
+    const over = new AbortController();
+    const late = clock.sleep(CLOSE_LIMIT_MS, over.signal).then(
+      () => `close() took longer than ${CLOSE_LIMIT_MS} ms`,
+      () => null,
+    );
+    const closed = Promise.resolve()
+      .then(() => adapter.close())
+      .then(() => null, messageOf);
+    const error = await Promise.race([closed, late]);
+    over.abort();
+    if (error !== null) events.emit('adapter_failed', { source: settings.id, error });
   }
 
   #drop(service: ServiceId): void {

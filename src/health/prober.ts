@@ -199,7 +199,8 @@ export class Prober {
     for (const { deadline, controller } of this.#running) if (!controller.signal.aborted) at = Math.min(at, deadline);
     if (this.#running.size >= MAX_CONCURRENT) return at;
     const due = this.#urgent.size > 0 ? now : (this.#heap.peek()?.due ?? Number.POSITIVE_INFINITY);
-    const allowed = now + (Math.max(0, 1 - this.#allowance) * 1_000) / MAX_CHECKS_PER_SECOND;
+    // Whole ms: a rest of 1e-16 must not set a timer for now, again and again.
+    const allowed = this.#allowance >= 1 ? now : now + Math.ceil(((1 - this.#allowance) * 1_000) / MAX_CHECKS_PER_SECOND);
     return Math.min(at, Math.max(due, allowed));
   }
 

@@ -22,7 +22,7 @@ describe('a spoiled last-good file', { concurrency: false }, () => {
         }
         const found = await generations.run(corruption, 'newer', random);
         assert.deepEqual([found.services, found.instances], [SERVICES, ports], corruption.name);
-        assert.ok(found.fallbacks >= 1 && found.badRecords >= 1, `${corruption.name} was not detected`);
+        assert.ok(found.fallbacks >= 1 && found.badRecords >= 1, `${corruption.name} was not detected: ${JSON.stringify(found)}`);
       }
     }));
 

@@ -87,14 +87,29 @@ class Server implements ConsulServer {
     const { data, rootToken, tls, hcl } = this.#options;
     const [http, grpc, dns, rpc, lan, wan] = this.#ports;
     const args = [
-      ...['agent', '-bind', '127.0.0.1', '-client', '127.0.0.1', '-node', 'weir-test', '-log-level', 'err', '-grpc-tls-port', '-1'],
+      ...[
+        'agent',
+        '-bind',
+        '127.0.0.1',
+        '-client',
+        '127.0.0.1',
+        '-node',
+        'weir-test',
+        '-log-level',
+        'err',
+        '-grpc-tls-port',
+        '-1',
+      ],
       ...(data === true ? ['-server', '-bootstrap-expect', '1', '-data-dir', this.#data] : ['-dev']),
       ...(tls === undefined ? ['-http-port', `${http}`] : ['-http-port', '-1', '-https-port', `${http}`]),
       ...['-grpc-port', `${grpc}`, '-dns-port', `${dns}`, '-server-port', `${rpc}`],
       ...['-serf-lan-port', `${lan}`, '-serf-wan-port', `${wan}`, '-hcl', 'performance { raft_multiplier = 1 }'],
       ...(rootToken === undefined
         ? []
-        : ['-hcl', `acl { enabled = true, default_policy = "deny", tokens { initial_management = "${rootToken}", agent = "${rootToken}" } }`]),
+        : [
+            '-hcl',
+            `acl { enabled = true, default_policy = "deny", tokens { initial_management = "${rootToken}", agent = "${rootToken}" } }`,
+          ]),
       ...(tls === undefined
         ? []
         : ['-hcl', `tls { defaults { ca_file = "${tls.ca}", cert_file = "${tls.cert}", key_file = "${tls.key}" } }`]),

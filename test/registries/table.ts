@@ -1,6 +1,7 @@
 // Owns the list of real registries that tests can have. Called by available.ts and main.ts; a new registry is one more row here.
 import { consul } from './consul.ts';
 import { etcd34, etcd36 } from './etcd.ts';
+import { polaris } from './polaris.ts';
 
 /** A server that is running. */
 export interface RunningRegistry {
@@ -19,4 +20,4 @@ export interface RegistryRow {
   up(): Promise<RunningRegistry>;
 }
 
-export const REGISTRIES: readonly RegistryRow[] = [etcd36, etcd34, consul];
+export const REGISTRIES: readonly RegistryRow[] = [etcd36, etcd34, consul, polaris];

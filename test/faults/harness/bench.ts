@@ -136,15 +136,20 @@ export function servicesYaml(upstreams: readonly { readonly port: number }[], se
   return `services: {${service}: {instances: [${instances.join(', ')}]}}\n`;
 }
 
-/** Runs a test on a bench; a failure names the seed. */
-export async function onBench(body: (bench: FaultBench) => Promise<void>): Promise<void> {
+/** Runs a test on a bench; a failure names the seed, and whatever happens no process of the bench outlives it. */
+export async function onBench(body: (bench: FaultBench) => Promise<void>, withinMs = 90_000): Promise<void> {
   const bench = new FaultBench();
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`not done within ${withinMs} ms`)), withinMs);
+  });
   try {
-    await body(bench);
+    await Promise.race([body(bench), late]);
   } catch (thrown) {
     if (thrown instanceof Error) thrown.message = `[WEIR_SEED=${bench.seed}] ${thrown.message}`;
     throw thrown;
   } finally {
+    clearTimeout(timer);
     await bench.close();
   }
 }

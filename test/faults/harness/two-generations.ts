@@ -8,7 +8,6 @@ import { closedPort } from '../../support/upstream-farm.ts';
 import { type FaultBench, SERVICE } from './bench.ts';
 import { type Corruption, keepFiles, restoreFiles } from './corruption.ts';
 import { fakeEtcd } from './etcd-registry.ts';
-import { startWeir } from './weir-process.ts';
 
 const SERVICES = 40;
 
@@ -37,12 +36,12 @@ export async function twoGenerations(bench: FaultBench, ports: readonly number[]
   mkdirSync(state, { mode: 0o700 });
   const [older, newer] = [`${state}/last-good.1`, `${state}/last-good.2`];
   for (const path of [older, newer]) {
-    const weir = await startWeir(config);
-    await eventually(() => existsSync(path));
+    const weir = await bench.weir(config);
     await eventually(async () =>
-      assert.equal((await weir.get<{ services: unknown[] }>('/v1/services?limit=1000')).services.length, SERVICES),
+      assert.equal((await weir.get<{ services: unknown[] }>('/v1/services?limit=500')).services.length, SERVICES),
     );
     assert.equal(await weir.terminate(), 0);
+    assert.ok(existsSync(path), path);
     // A byte too many: the next start begins a new generation and keeps this one.
     if (path === older) appendFileSync(older, '!');
   }
@@ -65,14 +64,14 @@ export async function twoGenerations(bench: FaultBench, ports: readonly number[]
       for (const name of readdirSync(state)) rmSync(`${state}/${name}`, { force: true, recursive: true });
       restoreFiles(files);
       for (const [path, bytes] of files) if (path === newer || which === 'both') corruption.spoil(path, bytes, random);
-      const weir = await startWeir(dead);
+      const weir = await bench.weir(dead);
       try {
-        const { services } = await weir.get<{ services: unknown[] }>('/v1/services?limit=1000');
+        const { services } = await weir.get<{ services: unknown[] }>('/v1/services?limit=500');
         const view = await weir.service(SERVICE).catch(() => null);
         return {
           services: services.length,
           instances: view === null ? [] : view.instances.map(({ port }) => port).sort(),
-          fallbacks: weir.events('last_good_fallback').length,
+          fallbacks: await weir.metric('weir_events_total', 'last_good_fallback'),
           badRecords: await weir.metric('weir_last_good_bad_records_total'),
           startedInMs: weir.startedInMs,
         };

@@ -39,8 +39,8 @@ async function answer(request: SeenRequest, reply: Reply): Promise<void> {
       return;
     case 'raw':
       reply.raw(now.bytes.replaceAll('{id}', request.id));
-      if (now.then === 'end') reply.socket.end();
-      if (now.then === 'reset') setTimeout(() => reply.reset(), now.afterMs ?? 5);
+      if (now.next === 'end') reply.socket.end();
+      if (now.next === 'reset') setTimeout(() => reply.reset(), 5);
       return;
     case 'late':
       // A whole answer, then bytes that nobody asked for.

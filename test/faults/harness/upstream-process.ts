@@ -10,7 +10,7 @@ export type UpstreamMode =
   | { readonly kind: 'status'; readonly status: number; readonly fields?: readonly string[] }
   | { readonly kind: 'hang' }
   /** Bytes as they are (`{id}`: the request's id), then nothing, an end or a reset. */
-  | { readonly kind: 'raw'; readonly bytes: string; readonly then?: 'end' | 'reset'; readonly afterMs?: number }
+  | { readonly kind: 'raw'; readonly bytes: string; readonly next?: 'end' | 'reset' }
   | { readonly kind: 'late'; readonly bytes: string; readonly afterMs: number }
   | { readonly kind: 'drip'; readonly everyMs: number }
   | { readonly kind: 'closesIdle'; readonly withinMs: number };

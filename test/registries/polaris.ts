@@ -1,0 +1,348 @@
+// A real Polaris as a child process on loopback (with its L5 and Nacos-compatible servers), and its row in the table. Called by live
+// tests and by main.ts. Owns the process and its directory; must never touch a process that it did not start.
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { access, chmod, cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { parse, stringify } from 'yaml';
+import { eventually } from '../support/eventually.ts';
+import { builtBinary, cacheDirectory } from './cache.ts';
+import { freePorts } from './free-port.ts';
+import type { RegistryRow } from './table.ts';
+
+export const POLARIS_VERSION = '1.18.1';
+const MODULE = 'github.com/polarismesh/polaris';
+
+export interface StartPolarisOptions {
+  /** Where the store file lives; kept at `stop` when given, else a temporary one is made and removed. */
+  readonly dataDir?: string;
+  /** Judges tokens of clients (Discover, Register); `strict` refuses anonymous ones. Default: off, as Polaris has it. */
+  readonly clientAuth?: 'off' | 'loose' | 'strict';
+  /** The gRPC port speaks TLS with this certificate. */
+  readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string };
+  /** The log of every request (0.3 kB each) is written; default: errors only. */
+  readonly accessLog?: boolean;
+}
+
+export interface PolarisServer {
+  /** `host:port` of the discovery and registration service; this and the other ports stay the same over restarts. */
+  readonly grpc: string;
+  /** `host:port` of the console and client HTTP API. */
+  readonly http: string;
+  /** `host:port` of the L5 central protocol. */
+  readonly l5: string;
+  /** `host:port` of the Nacos 1.x HTTP API; its gRPC port is 1000 higher. */
+  readonly nacos: string;
+  /** Token of the seeded owner `polaris`; another one after `wipe`. */
+  readonly token: string;
+  readonly pid: number;
+  /** Sends the signal; for SIGKILL and SIGTERM resolves when the process is gone. */
+  kill(signal: NodeJS.Signals): Promise<void>;
+  /** Starts it again (after `kill`), on the same data and ports; resolves when it answers. */
+  restart(): Promise<void>;
+  /** Kill, remove the data, start. */
+  wipe(): Promise<void>;
+  /** Kill, copy the data away, start. */
+  snapshotData(): Promise<void>;
+  /** Kill, put the copy back, start. */
+  restoreData(): Promise<void>;
+  /** A call of the console API with the owner's token; the decoded JSON. Throws for HTTP errors except with `any`. */
+  console(method: string, path: string, body?: unknown, any?: 'any'): Promise<Record<string, unknown>>;
+  stop(): Promise<void>;
+}
+
+/** The binary, or null and the reason. `build`: build it when it is missing. */
+export function polarisBinary(build: boolean): Promise<{ path: string | null; how: string }> {
+  return builtBinary('polaris', POLARIS_VERSION, build);
+}
+
+/** Resolves when all its ports answer. Throws when there is no binary. */
+export async function startPolaris(options: StartPolarisOptions = {}): Promise<PolarisServer> {
+  const { path, how } = await polarisBinary(true);
+  if (path === null) throw new Error(`polaris: ${how}`);
+  const conf = await configurationFolder();
+  const [grpc = 0, http = 0, l5 = 0] = await freePorts(3);
+  const ports = { grpc, http, l5, nacos: await freeNacosPort() };
+  const server = new Server(path, conf, options, ports, await mkdtemp(join(tmpdir(), 'weir-polaris-')));
+  await server.start();
+  return server;
+}
+
+interface Ports {
+  readonly grpc: number;
+  readonly http: number;
+  readonly l5: number;
+  readonly nacos: number;
+}
+
+class Server implements PolarisServer {
+  readonly #path: string;
+  readonly #conf: string;
+  readonly #options: StartPolarisOptions;
+  readonly #ports: Ports;
+  readonly #root: string;
+  readonly #data: string;
+  #child: ChildProcess | null = null;
+  #killed: ChildProcess | null = null;
+  #token = '';
+  #output = '';
+
+  constructor(path: string, conf: string, options: StartPolarisOptions, ports: Ports, root: string) {
+    this.#path = path;
+    this.#conf = conf;
+    this.#options = options;
+    this.#ports = ports;
+    this.#root = root;
+    this.#data = options.dataDir ?? join(root, 'data');
+  }
+
+  get grpc(): string {
+    return `127.0.0.1:${this.#ports.grpc}`;
+  }
+
+  get http(): string {
+    return `127.0.0.1:${this.#ports.http}`;
+  }
+
+  get l5(): string {
+    return `127.0.0.1:${this.#ports.l5}`;
+  }
+
+  get nacos(): string {
+    return `127.0.0.1:${this.#ports.nacos}`;
+  }
+
+  get token(): string {
+    return this.#token;
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? -1;
+  }
+
+  async start(): Promise<void> {
+    await mkdir(this.#data, { recursive: true });
+    const conf = join(this.#root, 'conf');
+    if (!(await exists(conf))) await this.#writeConfiguration(conf);
+    const child = spawn(this.#path, ['start', '-c', join(conf, 'polaris-server.yaml')], {
+      cwd: this.#root,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    this.#child = child;
+    child.once('exit', (code, signal) => {
+      if (this.#killed !== child) console.error(`polaris ended by itself: ${signal ?? code}: ${this.#output.slice(-2_000)}`);
+    });
+    const keep = (chunk: Buffer): void => {
+      this.#output = (this.#output + chunk.toString()).slice(-8_000);
+    };
+    child.stdout?.on('data', keep);
+    child.stderr?.on('data', keep);
+    await this.#untilAnswers(child);
+  }
+
+  async kill(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#child;
+    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    const ends = signal === 'SIGKILL' || signal === 'SIGTERM';
+    if (ends) this.#killed = child;
+    child.kill(signal);
+    if (ends) await gone;
+  }
+
+  async restart(): Promise<void> {
+    await this.start();
+  }
+
+  async wipe(): Promise<void> {
+    await this.kill('SIGKILL');
+    await rm(this.#data, { recursive: true, force: true });
+    await this.start();
+  }
+
+  async snapshotData(): Promise<void> {
+    await this.kill('SIGKILL');
+    await rm(join(this.#root, 'copy'), { recursive: true, force: true });
+    await cp(this.#data, join(this.#root, 'copy'), { recursive: true });
+    await this.start();
+  }
+
+  async restoreData(): Promise<void> {
+    await this.kill('SIGKILL');
+    await rm(this.#data, { recursive: true, force: true });
+    await cp(join(this.#root, 'copy'), this.#data, { recursive: true });
+    await this.start();
+  }
+
+  async console(method: string, path: string, body?: unknown, any?: 'any'): Promise<Record<string, unknown>> {
+    const answer = await fetch(`http://${this.http}${path}`, {
+      method,
+      headers: { 'content-type': 'application/json', 'x-polaris-token': this.#token },
+      signal: AbortSignal.timeout(10_000),
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    const text = await answer.text();
+    if (!answer.ok && any === undefined) throw new Error(`polaris ${method} ${path}: ${answer.status} ${text.slice(0, 300)}`);
+    return JSON.parse(text);
+  }
+
+  async stop(): Promise<void> {
+    await this.kill('SIGCONT');
+    await this.kill('SIGKILL');
+    await rm(this.#root, { recursive: true, force: true });
+  }
+
+  async #writeConfiguration(folder: string): Promise<void> {
+    await cp(this.#conf, folder, { recursive: true });
+    const file = join(folder, 'polaris-server.yaml');
+    await writeFile(file, stringify(configuration(parse(await readFile(file, 'utf8')), this.#ports, this.#data, this.#options)));
+  }
+
+  /** Ready: the login works and every port is open (they are opened one after the other). */
+  async #untilAnswers(child: ChildProcess): Promise<void> {
+    const ended = (): boolean => child.exitCode !== null || child.signalCode !== null;
+    await eventually(
+      async () => {
+        if (ended()) return;
+        const login = { owner: 'polaris', name: 'polaris', password: 'polaris' };
+        const answer = await this.console('POST', '/core/v1/user/login', login);
+        const { token } = Object(answer['loginResponse']);
+        if (typeof token !== 'string' || token === '') throw new Error('no token yet');
+        this.#token = token;
+        for (const word of ['finish starting server']) if (!this.#output.includes(word)) throw new Error(`not yet: ${word}`);
+        this.#output = '';
+      },
+      60_000,
+      50,
+    );
+    if (ended()) throw new Error(`polaris ended at once: ${this.#output}`);
+  }
+}
+
+/** The server's own file with loopback addresses, free ports, L5 switched on and what we do not speak left out. */
+function configuration(
+  file: Record<string, Record<string, unknown>>,
+  ports: Ports,
+  data: string,
+  options: StartPolarisOptions,
+): object {
+  const { tls, clientAuth = 'off' } = options;
+  const apiservers = Object(file['apiservers']).map(({ name, option, api }: { name: string; option: object; api?: object }) => ({
+    name,
+    option: { ...option, listenIP: '127.0.0.1', listenPort: portOf(name, ports) },
+    ...(api === undefined ? {} : { api }),
+  }));
+  const wanted = apiservers.filter(({ option }: { option: { listenPort: number | null } }) => option.listenPort !== null);
+  for (const { name, option } of wanted) {
+    if (name !== 'service-grpc') continue;
+    option.tls = tls === undefined ? undefined : { certFile: tls.cert, keyFile: tls.key, trustedCAFile: tls.ca };
+  }
+  const services = [
+    { name: 'polaris.checker', protocols: ['service-grpc'] },
+    { name: 'cl5.discover', protocols: ['service-l5'] },
+  ];
+  const logger = Object.entries(Object(file['bootstrap']?.['logger'])).map(([scope, how]) => {
+    const quiet = options.accessLog === true ? {} : { outputLevel: 'error' };
+    return [scope, { ...Object(how), ...quiet }];
+  });
+  const strategy = {
+    consoleOpen: true,
+    consoleStrict: true,
+    clientOpen: clientAuth !== 'off',
+    clientStrict: clientAuth === 'strict',
+  };
+  return {
+    ...file,
+    bootstrap: {
+      ...file['bootstrap'],
+      logger: Object.fromEntries(logger),
+      polaris_service: { enable_register: true, self_address: '127.0.0.1', services },
+    },
+    apiservers: [
+      ...wanted,
+      { name: 'service-l5', option: { listenIP: '127.0.0.1', listenPort: ports.l5, clusterName: 'cl5.discover' } },
+    ],
+    auth: { ...file['auth'], strategy: { name: 'defaultStrategy', option: strategy } },
+    // Without it the first request of L5 ends the process.
+    naming: { ...file['naming'], l5Open: true },
+    store: { name: 'boltdbStore', option: { path: join(data, 'polaris.bolt') } },
+  };
+}
+
+function portOf(apiserver: string, ports: Ports): number | null {
+  if (apiserver === 'api-http') return ports.http;
+  if (apiserver === 'service-grpc') return ports.grpc;
+  return apiserver === 'service-nacos' ? ports.nacos : null;
+}
+
+/** `release/conf` of the server's module, copied beside the binary once: it is read-only there, and Go is needed to find it. */
+async function configurationFolder(): Promise<string> {
+  const folder = join(cacheDirectory(), `polaris-${POLARIS_VERSION}-conf`);
+  if (await exists(folder)) return folder;
+  const cwd = new URL('./polaris/', import.meta.url).pathname;
+  const download = ['mod', 'download', '-json', `${MODULE}@v${POLARIS_VERSION}`];
+  const { stdout } = await promisify(execFile)('go', download, { cwd, timeout: 300_000, maxBuffer: 1024 * 1024 });
+  const { Dir } = JSON.parse(stdout);
+  const temporary = `${folder}.${process.pid}.tmp`;
+  await cp(join(String(Dir), 'release', 'conf'), temporary, { recursive: true });
+  await writable(temporary);
+  // Another test process may have been faster.
+  await rename(temporary, folder).catch(() => rm(temporary, { recursive: true, force: true }));
+  return folder;
+}
+
+async function writable(folder: string): Promise<void> {
+  await chmod(folder, 0o755);
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    if (entry.isDirectory()) await writable(join(folder, entry.name));
+    else await chmod(join(folder, entry.name), 0o644);
+  }
+}
+
+/** A port that is free together with the one 1000 higher, where the Nacos gRPC service stands. */
+async function freeNacosPort(): Promise<number> {
+  for (let attempt = 0; attempt < 50; attempt++) {
+    const [port = 0] = await freePorts(1);
+    if (port + 1_000 <= 65_535 && (await isFree(port + 1_000))) return port;
+  }
+  throw new Error('polaris: found no two free ports 1000 apart');
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
+}
+
+function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+export const polaris: RegistryRow = {
+  name: 'polaris',
+  async find(build) {
+    const address = process.env['WEIR_TEST_POLARIS'];
+    if (address !== undefined) return { available: true, how: `WEIR_TEST_POLARIS=${address}` };
+    const { path, how } = await polarisBinary(build);
+    return { available: path !== null, how };
+  },
+  async up() {
+    const server = await startPolaris();
+    return {
+      endpoint: server.grpc,
+      settings: [
+        'sources:',
+        `  - {id: polaris, kind: polaris, servers: ["${server.grpc}"], namespace: default, register: true, allowLoopback: true}`,
+        `# L5 at ${server.l5}, Nacos-compatible API at ${server.nacos}, console API at http://${server.http} (polaris / polaris)`,
+      ],
+      stop: () => server.stop(),
+    };
+  },
+};
