@@ -6,6 +6,7 @@ import { afterEach, describe, it } from 'node:test';
 import { systemClock } from '../../src/kernel/clock.ts';
 import { SourceError } from '../../src/model/snapshot.ts';
 import { etcdBench, instance, KEY, NEVER, PLAIN, Watching } from '../../test/support/etcd-bench.ts';
+import { eventually } from '../../test/support/eventually.ts';
 import { FakeClock } from '../../test/support/fake-clock.ts';
 import { EtcdClient, parseEndpoint } from './client.ts';
 import { resolveConfig } from './config.ts';
@@ -121,14 +122,21 @@ describe('what is not an etcd says so', () => {
     assert.match(error.message, /127\.0\.0\.1/);
   });
 
-  it('a server that accepts and says nothing ends at the deadline', async () => {
-    const server = createServer(() => {});
+  it('a server that accepts and says nothing ends at the deadline, and its socket is not left open', async () => {
+    let open = 0;
+    const server = createServer((socket) => {
+      open++;
+      socket.resume();
+      socket.on('error', () => {});
+      socket.once('close', () => open--);
+    });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     ends.push(() => server.close());
     const address = server.address();
     assert.ok(address !== null && typeof address === 'object');
     const error = await message(`127.0.0.1:${address.port}`);
     assert.match(error.message, /no answer/);
+    await eventually(() => open === 0);
   });
 });
 

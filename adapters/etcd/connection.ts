@@ -65,7 +65,11 @@ export class Connection {
   /** `endpoint` is `host:port`; `timeout` the deadline of one unary call, ms. Throws for TLS material that is none. */
   constructor(endpoint: string, purpose: Purpose, tls: TlsMaterial | null, timeout: number, clock: Clock) {
     this.endpoint = endpoint;
-    this.#client = new Client(target(endpoint), channelCredentials(tls, this.#sockets), channelOptions(purpose, tls));
+    this.#client = new Client(
+      target(endpoint),
+      channelCredentials(tls, (socket) => this.#opened(socket)),
+      channelOptions(purpose, tls),
+    );
     this.#clock = clock;
     this.#timeout = timeout;
   }
@@ -146,6 +150,12 @@ export class Connection {
     this.#destroyIdle();
   }
 
+  #opened(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+    this.#destroyIdle();
+  }
+
   #ended(): void {
     this.#open--;
     this.#destroyIdle();
@@ -172,16 +182,15 @@ function metadataOf(context: CallContext): Metadata {
   return metadata;
 }
 
-/** Credentials that note each socket of the channel while it is open. */
-function channelCredentials(tls: TlsMaterial | null, sockets: Set<Socket>): ChannelCredentials {
+/** Credentials that tell of each socket of the channel; the only way to one that grpc-js leaves open. */
+function channelCredentials(tls: TlsMaterial | null, onSocket: (socket: Socket) => void): ChannelCredentials {
   const plain = tls === null ? credentials.createInsecure() : credentials.createSsl(tls.ca, tls.key, tls.cert);
   const make = plain._createSecureConnector.bind(plain);
   plain._createSecureConnector = (...args) => {
     const connector = make(...args);
     const secure = connector.connect.bind(connector);
     connector.connect = (socket) => {
-      sockets.add(socket);
-      socket.once('close', () => sockets.delete(socket));
+      onSocket(socket);
       return secure(socket);
     };
     return connector;

@@ -5,6 +5,7 @@ import { dialPolicy } from '../../src/kernel/dial.ts';
 import { seededRandom } from '../../src/kernel/random.ts';
 import type { Instance } from '../../src/model/instance.ts';
 import { CANARY, describeAdapter, type Harness } from '../../test/conformance/adapter.ts';
+import { eventually } from '../../test/support/eventually.ts';
 import { FakeClock } from '../../test/support/fake-clock.ts';
 import { type FakeVersion, startFakeEtcd } from './fake.ts';
 import { factory } from './index.ts';
@@ -40,6 +41,8 @@ async function harness(version: FakeVersion): Promise<Harness> {
         fake.store.put({ key: Buffer.from(`/services/${name}/spoilt`), value: Buffer.from('{"Addr":') });
       },
       async cut() {
+        // The first snapshot comes from the list; the watch has a connection of its own, a moment later.
+        await eventually(() => fake.openWatches > 0);
         fake.cut();
       },
       async wipe() {

@@ -27,7 +27,10 @@ interface Watcher {
   readonly within: (name: string) => boolean;
   readonly prevKv: boolean;
   readonly fragment: boolean;
+  /** The next revision to deliver. */
   start: bigint;
+  /** As the client asked; above the store's revision it is a watch of the future. */
+  readonly asked: bigint;
   synced: boolean;
 }
 
@@ -109,6 +112,7 @@ export class FakeWatchStream {
       prevKv: request.prevKv === true,
       fragment: request.fragment === true,
       start: wanted <= 0n ? this.#store.revision + 1n : wanted,
+      asked: wanted,
       synced: wanted <= 0n,
     };
     this.#watchers.set(watcher.id, watcher);
@@ -158,7 +162,7 @@ export class FakeWatchStream {
   #progress(): void {
     if (this.#behaviour.ignoreProgress) return;
     const watchers = [...this.#watchers.values()];
-    const inStep = watchers.length > 0 && watchers.every(({ synced, start }) => synced && start <= this.#store.revision + 1n);
+    const inStep = watchers.length > 0 && watchers.every(({ synced, asked }) => synced && asked <= this.#store.revision);
     if (this.#behaviour.version === '3.6.16' && !inStep) return;
     this.#send(this.#response('-1'));
   }

@@ -1,5 +1,6 @@
 // Owns a fake etcd for tests: a real gRPC server on loopback over fake-store.ts, with both version switches and fault hooks.
 // Called by tests only; must never do what the real server would contradict (protocol notes, section 12).
+// Longer than usual: every call of the server and every fault hook stand together, so that what a hook touches can be seen.
 import { createServer, type Socket, type Server as TcpServer } from 'node:net';
 import {
   type ConnectionInjector,

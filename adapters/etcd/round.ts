@@ -91,6 +91,8 @@ export class Round<T> {
         if ('thrown' in end) reject(end.thrown);
         else resolve(end);
       };
+      // The list before this round may have seen the last listener leave.
+      if (outer.aborted) return onAbort();
       outer.addEventListener('abort', onAbort, { once: true });
       this.#open().catch((thrown: unknown) => this.#settle({ thrown }));
     });

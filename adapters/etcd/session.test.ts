@@ -1,7 +1,7 @@
 // The watch loop's rules, each as a claim about the adapter on a fake server of both versions.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { type Bench, etcdBench, PLAIN, Watching } from '../../test/support/etcd-bench.ts';
+import { type Bench, etcdBench, NEVER, PLAIN, Watching } from '../../test/support/etcd-bench.ts';
 import type { FakeVersion } from './fake.ts';
 
 const VERSIONS = ['3.4.23', '3.6.16'] as const;
@@ -86,6 +86,17 @@ describe('the watch loop of etcd', () => {
     await b.until(() => watching.ended, 'the loss', 500);
     assert.equal(watching.error?.causeKind, 'lost');
     assert.match(watching.error?.message ?? '', /progress/);
+  });
+
+  claim('a progress answer that runs ahead of late history does not make us skip it', async (b) => {
+    b.fake.watches.catchUpMs = 14_500;
+    const watching = await watched(b);
+    await b.until(() => b.fake.openWatches === 1, 'the stream');
+    b.put('svc', 'late', 1);
+    const since = b.clock.now();
+    await b.until(() => watching.ids === 'late', 'the history', 500);
+    assert.ok(b.clock.now() - since < 30_000, 'it came from the stream, not from the periodic list');
+    assert.equal(b.counts.get('watch.missedEvents') ?? 0, 0);
   });
 
   claim('a restored older store is heard although its revisions are lower, as a new epoch', async (b) => {
@@ -230,6 +241,16 @@ describe('the watch loop of etcd', () => {
     for (const one of all) one.stop();
     await b.until(() => all.every(({ ended }) => ended) && b.fake.openWatches === 0, 'the end of the stream');
     assert.equal(b.clock.pending, 0);
+  });
+
+  claim('a consumer that leaves in the moment of the first list leaves no stream behind', async (b) => {
+    // A lock that is free looks once at the list of candidates and goes.
+    const lock = await b.adapter.stateStore?.().lock('lead', 6_000, NEVER);
+    await b.advance(500);
+    await b.until(() => b.fake.log.every(({ call }) => call !== 'Watch') || b.fake.openWatches === 0, 'no stream');
+    await b.advance(500);
+    assert.equal(b.fake.log.filter(({ call }) => call === 'Watch').length, 0);
+    await lock?.release();
   });
 
   claim('a list of more than one page is whole and of one revision', async (b) => {

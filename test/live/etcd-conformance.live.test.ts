@@ -54,6 +54,8 @@ async function harness(server: EtcdServer | null): Promise<Harness> {
         await put(name, 'spoilt', '{"Addr":');
       },
       async cut() {
+        // The first snapshot comes from the list; the watch has a connection of its own, a moment later.
+        await eventually(() => proxy.open >= 2);
         proxy.cut();
       },
       ...(server === null

@@ -1,4 +1,5 @@
-// A process with a watch, a list, a lease and a lock open on etcd; started by etcd-operations.live.test.ts, must end by itself after close().
+// A process with a watch, a list, a lease and a lock open on etcd; started by etcd-operations.live.test.ts. Prints `ready`, closes at
+// the first byte on its standard input, and must then end by itself.
 import { makeAdapter, never } from './etcd-support.ts';
 
 const { adapter } = makeAdapter([process.argv[2] ?? '']);
@@ -10,6 +11,8 @@ const ended = (async () => {
 const listed = (async () => {
   for await (const _ of adapter.services?.(never()) ?? []);
 })();
+// What a frozen server does to them is not the matter here.
+for (const one of [ended, listed]) one.catch(() => {});
 await first.promise;
 const instance = {
   id: 'a',
@@ -23,8 +26,8 @@ const instance = {
 } as const;
 await adapter.put?.([{ key, instance }], { as: 'own', ttl: 60_000, liveness: 'beat' }, never());
 await adapter.stateStore?.().lock('lead', 6_000, never());
-if (process.argv[3] === 'close') {
-  await adapter.close();
-  await Promise.all([ended, listed]);
-  console.log('closed');
-}
+console.log('ready');
+await new Promise<void>((resolve) => process.stdin.once('data', () => resolve()));
+process.stdin.destroy();
+await adapter.close();
+await Promise.allSettled([ended, listed]);

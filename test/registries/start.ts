@@ -50,6 +50,22 @@ export async function startEtcd(options: StartEtcdOptions): Promise<EtcdServer> 
   return server;
 }
 
+/** Members that form one cluster; each can be killed and restarted on its own. Resolves when all of them answer. */
+export async function startEtcdCluster(version: EtcdVersion, size: number): Promise<readonly EtcdServer[]> {
+  const { path, how } = await etcdBinary(version, true);
+  if (path === null) throw new Error(`etcd ${version}: ${how}`);
+  const ports = await freePorts(size * 2);
+  const peers = ports.slice(size);
+  const members = peers.map((peer, n) => `m${n}=http://127.0.0.1:${peer}`).join(',');
+  const servers: Server[] = [];
+  for (const [n, peer] of peers.entries()) {
+    const root = await mkdtemp(join(tmpdir(), 'weir-etcd-'));
+    servers.push(new Server(path, { version }, ports[n] ?? 0, peer, root, { name: `m${n}`, members }));
+  }
+  await Promise.all(servers.map((server) => server.start()));
+  return servers;
+}
+
 class Server implements EtcdServer {
   readonly endpoint: string;
   readonly version: EtcdVersion;
@@ -65,7 +81,17 @@ class Server implements EtcdServer {
   #authOn = false;
   #output = '';
 
-  constructor(path: string, options: StartEtcdOptions, port: number, peerPort: number, root: string) {
+  readonly #member: { readonly name: string; readonly members: string };
+
+  constructor(
+    path: string,
+    options: StartEtcdOptions,
+    port: number,
+    peerPort: number,
+    root: string,
+    member = { name: 'weir-test', members: `weir-test=http://127.0.0.1:${peerPort}` },
+  ) {
+    this.#member = member;
     this.endpoint = `127.0.0.1:${port}`;
     this.version = options.version;
     this.#path = path;
@@ -85,8 +111,8 @@ class Server implements EtcdServer {
     const url = `${tls === undefined ? 'http' : 'https'}://${this.endpoint}`;
     const peer = `http://127.0.0.1:${this.#peerPort}`;
     const args = [
-      ...['--name', 'weir-test', '--data-dir', this.#data, '--listen-client-urls', url, '--advertise-client-urls', url],
-      ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer, '--initial-cluster', `weir-test=${peer}`],
+      ...['--name', this.#member.name, '--data-dir', this.#data, '--listen-client-urls', url, '--advertise-client-urls', url],
+      ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer, '--initial-cluster', this.#member.members],
       ...['--log-level', 'error', ...(this.version === '3.6' ? ['--unsafe-no-fsync'] : [])],
       ...(tls === undefined ? [] : ['--cert-file', tls.cert, '--key-file', tls.key, '--trusted-ca-file', tls.ca]),
       ...(tls?.clientCertAuth === true ? ['--client-cert-auth'] : []),
