@@ -4,6 +4,7 @@
 import type { SourceSink } from '../adapter/source-sink.ts';
 import type { Clock, Timer } from '../kernel/clock.ts';
 import type { Log } from '../kernel/log.ts';
+import { sharedInterner } from '../model/intern.ts';
 import type { MergePolicy, ServicePolicy } from '../model/policy.ts';
 import type { ServiceId, ServiceKey } from '../model/service.ts';
 import type { ServiceList, Snapshot, SourceError } from '../model/snapshot.ts';
@@ -15,7 +16,6 @@ import { policyInForce } from './entry.ts';
 import type { MergeOverlay, ProbeEvidence } from './evidence.ts';
 import type { HoldRules } from './hold-book.ts';
 import { type HeldListener, HoldDesk, type ReadListener } from './hold-desk.ts';
-import { Interner } from './intern.ts';
 import { LastWords } from './last-words.ts';
 import type { NameRules } from './names.ts';
 import { RecordStore } from './record-store.ts';
@@ -80,7 +80,7 @@ export class Catalog implements SourceSink {
     const { clock, log, events, metrics, evidence, overlay } = deps;
     this.#deps = deps;
     this.#announcer = new Announcer(events, log);
-    const interner = new Interner();
+    const interner = sharedInterner;
     // M9: 2^20 views a second never catch up with the clock, so an index never repeats even when the file is lost.
     const startIndex = Math.max(Math.floor(clock.wallNow() / 1_000) * 2 ** 20, deps.lastIndex + 1);
     const rulesOf = (record: ServiceRecord): HoldRules => this.#rulesOf(record);

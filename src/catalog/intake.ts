@@ -3,11 +3,11 @@
 import { canonicalHost, hostPort } from '../kernel/address.ts';
 import { type DialPolicy, type DialRefusal, REFUSAL_TEXT } from '../kernel/dial.ts';
 import { type Instance, MAX_WEIGHT, type NativeId } from '../model/instance.ts';
+import type { Interner } from '../model/intern.ts';
 import { compareText } from '../model/service.ts';
 import type { RejectedRecord } from '../model/snapshot.ts';
 import { readMarker, withoutForgedMarkers } from './copies.ts';
 import { compareAddress } from './identity.ts';
-import type { Interner } from './intern.ts';
 import type { MergeSource } from './merge-input.ts';
 import { sameRecord } from './same.ts';
 

@@ -3,10 +3,10 @@
 import { hostPort } from '../kernel/address.ts';
 import type { Clock } from '../kernel/clock.ts';
 import type { Instance } from '../model/instance.ts';
+import type { Interner } from '../model/intern.ts';
 import type { ServiceId } from '../model/service.ts';
 import type { HoldDesk } from './hold-desk.ts';
 import { admit } from './intake.ts';
-import type { Interner } from './intern.ts';
 import type { RecordStore } from './record-store.ts';
 import type { ServiceRecord, SourceRecord, StoredWord } from './sources.ts';
 import type { ViewStore } from './view-store.ts';

@@ -1,11 +1,12 @@
 // Owns the records of all sources: which sources are configured, which of our services each native name is, and their ends.
 // Called by catalog (configuration) and the source desk (answers); must never judge an answer.
+
+import type { Interner } from '../model/intern.ts';
 import type { ServiceId, ServiceKey } from '../model/service.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { removeSourceMetrics } from './catalog-metrics.ts';
 import type { Entry } from './entry.ts';
 import type { HoldDesk } from './hold-desk.ts';
-import type { Interner } from './intern.ts';
 import { type NameRules, Names } from './names.ts';
 import { type CatalogSource, nativeText, ServiceRecord, SourceRecord } from './sources.ts';
 import type { ViewStore } from './view-store.ts';

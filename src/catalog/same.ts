@@ -1,6 +1,6 @@
 // Owns equality of what goes into and comes out of a merge: equal content keeps its object and its revision (M8).
 // Called at intake and by merge; pure.
-import type { Instance, Locality } from '../model/instance.ts';
+import { type Instance, sameLocality } from '../model/instance.ts';
 import { sameMetadata } from '../model/metadata.ts';
 import type { FoundConflict } from './conflicts.ts';
 import type { Provenance, View, ViewInstance } from './view.ts';
@@ -65,11 +65,6 @@ export function sameList<T>(a: readonly T[], b: readonly T[], same: (x: T, y: T)
 
 function sameAt<T>(x: T, y: T | undefined, same: (x: T, y: T) => boolean): boolean {
   return y !== undefined && same(x, y);
-}
-
-export function sameLocality(a: Locality | undefined, b: Locality | undefined): boolean {
-  if (a === b) return true;
-  return a?.region === b?.region && a?.zone === b?.zone && a?.campus === b?.campus;
 }
 
 function sameTexts(a: readonly string[] | undefined, b: readonly string[] | undefined): boolean {

@@ -2,6 +2,7 @@
 // through catalog; must never let anything but a complete answer remove an instance.
 import type { SourceSink } from '../adapter/source-sink.ts';
 import type { Clock } from '../kernel/clock.ts';
+import type { Interner } from '../model/intern.ts';
 import type { ServiceId, ServiceKey } from '../model/service.ts';
 import type { ServiceList, Snapshot, SourceError, SourceErrorCause } from '../model/snapshot.ts';
 import type { Events } from '../telemetry/events.ts';
@@ -11,7 +12,6 @@ import type { Entry } from './entry.ts';
 import type { HoldRules } from './hold-book.ts';
 import type { HoldDesk } from './hold-desk.ts';
 import { type Admitted, admit } from './intake.ts';
-import type { Interner } from './intern.ts';
 import type { RecordStore } from './record-store.ts';
 import { Refusals } from './refusals.ts';
 import { sameList } from './same.ts';

@@ -3,7 +3,11 @@
 import { setFlagsFromString } from 'node:v8';
 import { messageOf, WeirError } from '../kernel/errors.ts';
 import { errorAbout } from '../model/error-table.ts';
+import { useCompileCache } from './compile-cache.ts';
 import { CommandFailure, EXIT_FAILED, EXIT_OK, EXIT_USAGE, type Io } from './io.ts';
+
+/** How long after the start newly compiled code is written down, ms. */
+const KEEP_COMPILED_MS = 2_000;
 
 /** What `startApp` of app.ts gives; named here by its shape, so that signals are tested without a sidecar. */
 export interface Runnable {
@@ -30,8 +34,14 @@ export interface RunOptions {
 /** Runs the command until it is stopped; resolves with the exit code. */
 export async function run(io: Io, options: RunOptions): Promise<number> {
   keepHeapSmall();
+  const keepCompiled = useCompileCache(io.env);
   const { startApp } = await import('../app.ts');
-  return runUntilStopped(io, process, () => startApp(options.config === undefined ? {} : { configPath: options.config }));
+  return runUntilStopped(io, process, async () => {
+    const app = await startApp(options.config === undefined ? {} : { configPath: options.config });
+    // Once, when everything that this configuration needs is loaded; not before the first requests had their turn.
+    setTimeout(keepCompiled, KEEP_COMPILED_MS).unref();
+    return app;
+  });
 }
 
 /**

@@ -53,3 +53,8 @@ export function nativeWeight(weight: number, normal: number, step: number): numb
   if (weight === 0) return 0;
   return Math.max(step, Math.round((weight * normal) / NORMAL_WEIGHT / step) * step);
 }
+
+export function sameLocality(a: Locality | undefined, b: Locality | undefined): boolean {
+  if (a === b) return true;
+  return a?.region === b?.region && a?.zone === b?.zone && a?.campus === b?.campus;
+}

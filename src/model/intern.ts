@@ -1,9 +1,8 @@
 // Owns the sharing of equal values among instances: a large catalog repeats the same versions, zones and metadata.
-// Called at intake only; must never grow without bound.
-import { type Instance, type Locality, NO_METADATA } from '../model/instance.ts';
-import { sameMetadata } from '../model/metadata.ts';
-import { compareText } from '../model/service.ts';
-import { sameLocality } from './same.ts';
+// Called by adapters that keep what they read, and by catalog at intake; must never grow without bound.
+import { type Instance, type Locality, NO_METADATA, sameLocality } from './instance.ts';
+import { sameMetadata } from './metadata.ts';
+import { compareText } from './service.ts';
 
 const CAPACITY = 20_000;
 const RECENT = 4;
@@ -45,7 +44,7 @@ class Recent<T> {
   }
 }
 
-/** Shares strings, localities and metadata maps of instances. One per catalog. */
+/** Shares strings, localities and metadata maps of instances. */
 export class Interner {
   readonly #texts = new Pool<string>();
   readonly #localities = new Pool<Locality>();
@@ -61,11 +60,14 @@ export class Interner {
   instance(given: Instance, metadata: ReadonlyMap<string, string>): Instance {
     const { id, host, port, transport, weight, health, isolated, protocol, version, locality } = given;
     const shared = this.metadata(metadata);
+    const place = locality === undefined ? undefined : this.#locality(locality);
+    // Made by the adapter through this interner: there is nothing left to share.
+    if (shared === given.metadata && place === locality) return given;
     // Whole literals where they are possible: objects put together by spreads cost three times the memory.
     if (protocol === undefined && version === undefined && locality === undefined) {
       return { id, host, port, transport, weight, health, isolated, metadata: shared };
     }
-    if (protocol !== undefined && version !== undefined && locality !== undefined) {
+    if (protocol !== undefined && version !== undefined && place !== undefined) {
       return {
         id,
         host,
@@ -77,7 +79,7 @@ export class Interner {
         metadata: shared,
         protocol: this.text(protocol),
         version: this.text(version),
-        locality: this.#locality(locality),
+        locality: place,
       };
     }
     return {
@@ -91,7 +93,7 @@ export class Interner {
       metadata: shared,
       ...(protocol === undefined ? NOTHING : { protocol: this.text(protocol) }),
       ...(version === undefined ? NOTHING : { version: this.text(version) }),
-      ...(locality === undefined ? NOTHING : { locality: this.#locality(locality) }),
+      ...(place === undefined ? NOTHING : { locality: place }),
     };
   }
 
@@ -114,3 +116,6 @@ export class Interner {
 }
 
 const NOTHING = {};
+
+/** The interner of the process: what an adapter shares by it, the catalog takes as it is. A cache of values, nothing depends on it. */
+export const sharedInterner = new Interner();
