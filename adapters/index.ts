@@ -6,4 +6,6 @@ export const adapterKinds: ReadonlyMap<string, () => Promise<{ readonly factory:
   ['memory', () => import('./memory/index.ts')],
   ['file', () => import('./file/index.ts')],
   ['etcd', () => import('./etcd/index.ts')],
+  ['consul', () => import('./consul/index.ts')],
+  ['l5', () => import('./l5/index.ts')],
 ]);

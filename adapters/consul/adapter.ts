@@ -105,14 +105,22 @@ export class ConsulAdapter implements Adapter {
 
   async put(writes: readonly Write[], how: WriteMode, signal: AbortSignal): Promise<readonly (WriteReceipt | SourceError)[]> {
     signal.throwIfAborted();
-    for (const { key } of writes) this.#nameOf(key);
+    this.#check();
+    const faults = writes.map(({ key }) => this.#faultOf(key));
+    const good = writes.filter((_, at) => faults[at] === null);
     const toAgent = how.as === 'own' && this.#config.mode === 'agent';
-    return toAgent ? this.#agent.put(writes, how, signal) : this.#catalog.put(writes, how, signal);
+    const results = good.length === 0 ? [] : await (toAgent ? this.#agent : this.#catalog).put(good, how, signal);
+    let next = 0;
+    return faults.map((fault) => fault ?? results[next++] ?? new SourceError('lost', 'consul: the write was not made'));
   }
 
   async renew(receipts: readonly WriteReceipt[], signal: AbortSignal): Promise<readonly RenewResult[]> {
     this.#check();
-    return this.#split(receipts, (mine) => this.#agent.renew(mine, signal), (mine) => this.#catalog.renew(mine, signal));
+    return this.#split(
+      receipts,
+      (mine) => this.#agent.renew(mine, signal),
+      (mine) => this.#catalog.renew(mine, signal),
+    );
   }
 
   async setHealth(receipt: WriteReceipt, health: RegistryHealth, signal: AbortSignal): Promise<void> {
@@ -149,15 +157,20 @@ export class ConsulAdapter implements Adapter {
   }
 
   /** The name in Consul. Throws SourceError for what this source cannot have. */
-  #nameOf({ namespace, name }: ServiceKey): string {
+  #nameOf(key: ServiceKey): string {
     this.#check();
+    const fault = this.#faultOf(key);
+    if (fault !== null) throw fault;
+    return key.name;
+  }
+
+  #faultOf({ namespace, name }: ServiceKey): SourceError | null {
     const ours = this.#config.namespace ?? 'default';
     if (namespace !== ours) {
-      throw new SourceError('refused', `consul: this source holds the namespace ${ours} only; add a source for another one`);
+      return new SourceError('refused', `consul: this source holds the namespace ${ours} only; add a source for another one`);
     }
     const fault = nameFault(name) ?? badName(name);
-    if (fault !== null) throw new SourceError('refused', `consul: no service can have this name: ${fault}`);
-    return name;
+    return fault === null ? null : new SourceError('refused', `consul: no service can have this name: ${fault}`);
   }
 
   /** Each receipt goes to the writer that made it; the answers stand in the order of the receipts. */

@@ -9,8 +9,8 @@ import { asSourceError, SourceError } from '../../src/model/snapshot.ts';
 import { segment } from './client.ts';
 import { ConsulFailure, safeText } from './errors.ts';
 import { type Line, scope } from './line.ts';
-import { nativeFields, statusOf } from './mapping.ts';
 import { decodeCheck, decodeSelf } from './native.ts';
+import { nativeFields, statusOf } from './native-fields.ts';
 
 /** The agent removes what was critical for this long; its own minimum is one minute. */
 const REAP_AFTER = '10m';
@@ -23,7 +23,10 @@ type Status = 'passing' | 'warning' | 'critical';
 
 /** Our id of a registration: unique on the agent's node, where ids are looked up without regard to case. */
 export function agentServiceId({ key, instance }: Pick<Write, 'key' | 'instance'>): string {
-  const digest = createHash('sha256').update(`${serviceId(key)}\u0000${instance.id}`).digest('hex').slice(0, 8);
+  const digest = createHash('sha256')
+    .update(`${serviceId(key)}\u0000${instance.id}`)
+    .digest('hex')
+    .slice(0, 8);
   return `weir-${safeText(instance.id, 64)}-${digest}`;
 }
 
@@ -107,11 +110,7 @@ export class AgentWriter {
     return { service: write.key, nativeId, token: `agent:${Math.round(ttl)}` };
   }
 
-  async #beat(
-    { nativeId, token }: WriteReceipt,
-    there: ReadonlySet<string> | null,
-    signal: AbortSignal,
-  ): Promise<RenewResult> {
+  async #beat({ nativeId, token }: WriteReceipt, there: ReadonlySet<string> | null, signal: AbortSignal): Promise<RenewResult> {
     const id = idOf(nativeId);
     const forgotten: RenewResult = { kind: 'forgotten' };
     if (there?.has(id) === false) return forgotten;

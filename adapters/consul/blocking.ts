@@ -24,15 +24,24 @@ export interface Step {
 export function step(cursor: Cursor, index: bigint, backend: AnswerHeaders['backend'], streamable: boolean): Step {
   // Index 0 is never sent: it would be answered at once, for ever. 1 waits for a change of what does not exist yet.
   if (index === 0n) return { next: { index: 1n, backend }, regress: false };
+  // An agent that knows nothing yet, or any more, may be slow to learn: a plain read goes past it.
+  if (backend === 'streaming' && index === 1n) return { next: START, regress: false };
   if (cursor.index === null) return { next: streamable ? { index: 1n, backend } : { index, backend }, regress: false };
   const sameBackend = cursor.backend === backend;
-  if (sameBackend && index < cursor.index) return { next: backend === 'streaming' ? { index: 1n, backend } : START, regress: true };
+  if (sameBackend && index < cursor.index)
+    return { next: backend === 'streaming' ? { index: 1n, backend } : START, regress: true };
   return { next: { index, backend }, regress: false };
 }
 
-/** Rule 1: 27..30 s, varied by us since streaming adds no jitter; a dead link shows within that time. */
+/** The change of backends: who has an index of its own answers at once, who knows nothing holds us no longer than this. */
+export const FIRST_WAIT_MS = 2_000;
+
+/**
+ * Rule 1, varied by us since streaming adds no jitter. Shorter than the 30 s of the notes: with the server's sixteenth and the
+ * reserve of the deadline a dead link must still show within 30 s (reliability A3).
+ */
 export function waitMs(random: Random): number {
-  return Math.round(27_000 + random() * 3_000);
+  return Math.round(20_000 + random() * 3_500);
 }
 
 /** The deadline of the whole call: the server adds up to a sixteenth. */
@@ -61,10 +70,13 @@ export class Bucket {
   /** Takes a token; the time to wait before it may be used. */
   take(now: number): number {
     const rate = this.#slow ? SLOW_PER_MS : QUICK_PER_MS;
-    this.#tokens = Math.min(this.#slow ? 1 : BURST, this.#tokens + (now - this.#at) * rate);
-    this.#at = now;
-    this.#tokens -= 1;
-    return this.#tokens >= 0 ? 0 : -this.#tokens / rate;
+    const since = Math.max(0, now - this.#at);
+    const tokens = Math.min(this.#slow ? 1 : BURST, this.#tokens + since * rate) - 1;
+    // Who waits has paid when the wait is over.
+    const wait = tokens >= 0 ? 0 : -tokens / rate;
+    this.#tokens = Math.max(0, tokens);
+    this.#at = Math.max(this.#at, now + wait);
+    return wait;
   }
 
   /** An answer came. */

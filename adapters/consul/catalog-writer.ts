@@ -11,8 +11,9 @@ import { idOf, settleAll } from './agent-writer.ts';
 import { segment } from './client.ts';
 import { malformed } from './errors.ts';
 import { type Line, scope } from './line.ts';
-import { copyCheckId, ISOLATED_OUTPUT, nativeFields, statusOf } from './mapping.ts';
+import { copyCheckId, ISOLATED_OUTPUT } from './mapping.ts';
 import { decodeCheck, decodeNodeServices, type NativeCheck, type NativeService } from './native.ts';
+import { nativeFields, statusOf } from './native-fields.ts';
 import { isStaleIndex, MAX_BYTES, MAX_OPS, opFailure, type TxnOp, transact } from './txn.ts';
 
 const NODE_PREFIX = 'weir-';
@@ -159,7 +160,10 @@ export class CatalogWriter {
           if (at === -1) throw opFailure(error);
           guilty.add(at);
           if (isStaleIndex(error)) this.#line.count('write.stale');
-          failed.set(at, isStaleIndex(error) ? new SourceError('lost', 'consul: the record was changed by somebody else') : opFailure(error));
+          failed.set(
+            at,
+            isStaleIndex(error) ? new SourceError('lost', 'consul: the record was changed by somebody else') : opFailure(error),
+          );
         }
         if (guilty.size === 0) throw new SourceError('refused', 'consul: the transaction was rolled back without a reason');
         rest = rest.filter(({ at }) => !guilty.has(at));
@@ -209,7 +213,10 @@ export class CatalogWriter {
   /** One node per owner: the configured one, else the migration. */
   #nodeOf({ instance }: Write): string {
     const owner = this.#line.config.owner ?? instance.metadata.get('weir-migration') ?? 'fleet';
-    const label = owner.toLowerCase().replace(/[^a-z0-9-]+/g, '-').replace(/^-+|-+$/g, '');
+    const label = owner
+      .toLowerCase()
+      .replace(/[^a-z0-9-]+/g, '-')
+      .replace(/^-+|-+$/g, '');
     // Labels that were made equal, or shorter, are told apart by a digest.
     const exact = label === owner && label.length <= 54;
     const suffix = exact ? '' : `-${createHash('sha256').update(owner).digest('hex').slice(0, 8)}`;
@@ -227,7 +234,10 @@ export class CatalogWriter {
     const found = decodeNodeServices(services.body);
     if (found === null || !Array.isArray(checks.body)) throw malformed(client.origin, path, 'no list of services');
     if (services.headers.filtered || checks.headers.filtered) {
-      throw new SourceError('denied', `consul ${client.origin}: the list of our node is filtered by ACLs: give the token node:read and service:read`);
+      throw new SourceError(
+        'denied',
+        `consul ${client.origin}: the list of our node is filtered by ACLs: give the token node:read and service:read`,
+      );
     }
     const byId = new Map<string, NativeCheck>();
     for (const value of checks.body) {

@@ -59,6 +59,7 @@ export class ConsulClient {
   readonly #agents: Readonly<Record<Lane, Agent>>;
   readonly #gates: Readonly<Record<Lane, Gate>>;
   readonly #closing = new AbortController();
+  #breaks = 0;
 
   constructor(origin: string, options: SourceOptions, clock: Clock) {
     this.origin = origin;
@@ -68,8 +69,8 @@ export class ConsulClient {
     this.hasToken = token !== undefined && token !== '';
     this.#headers = { accept: 'application/json', ...(this.hasToken && token !== undefined ? { 'x-consul-token': token } : {}) };
     const connect = origin.startsWith('https:') ? tlsConnector(options.tls ?? {}) : { timeout: 1_000 };
-    const agent = (connections: number, backstop: number): Agent =>
-      new Agent({
+    const agent = (connections: number, backstop: number): Agent => {
+      const made = new Agent({
         connect,
         connections,
         pipelining: 1,
@@ -83,15 +84,39 @@ export class ConsulClient {
         maxResponseSize: MAX_BODY,
         strictContentLength: true,
       });
+      made.on('disconnect', (_origin, _targets, error) => {
+        // Our own closing of an idle connection says nothing of the other side.
+        if (!('code' in error) || error.code !== 'UND_ERR_INFO') this.#breaks++;
+      });
+      return made;
+    };
     const backstop = Math.max(10_000, options.timeout);
     // A blocking query has its own deadline.
-    this.#agents = { watch: agent(MAX_BLOCKING, 0), read: agent(READ_CONNECTIONS, backstop), control: agent(CONTROL_CONNECTIONS, backstop) };
+    this.#agents = {
+      watch: agent(MAX_BLOCKING, 0),
+      read: agent(READ_CONNECTIONS, backstop),
+      control: agent(CONTROL_CONNECTIONS, backstop),
+    };
     this.#gates = { watch: new Gate(MAX_BLOCKING), read: new Gate(READ_CONNECTIONS), control: new Gate(CONTROL_CONNECTIONS) };
   }
 
+  /**
+   * How many connections were broken by the other side. One more, and the server may have begun anew: an index that was learned
+   * before must not be waited on, since one above the server's own is held for the whole wait.
+   */
+  get breaks(): number {
+    return this.#breaks;
+  }
+
   /** A read that does not block. Rejects with SourceError (ConsulFailure for a status other than 200) or the signal's reason. */
-  get(path: string, query: Query, signal: AbortSignal, lane: 'read' | 'control' = 'read'): Promise<Answer> {
-    return this.#json(lane, path, query, this.#timeout, signal);
+  get(
+    path: string,
+    query: Query,
+    signal: AbortSignal,
+    lane: 'read' | 'control' = 'read',
+    deadlineMs = this.#timeout,
+  ): Promise<Answer> {
+    return this.#json(lane, path, query, deadlineMs, signal);
   }
 
   /** A blocking query with the deadline of the whole call, ms. */
@@ -160,23 +185,20 @@ export class ConsulClient {
     }
   }
 
-  async #exchange(
-    lane: Lane,
-    method: 'GET' | 'PUT',
-    path: string,
-    body: string | null,
-    signal: AbortSignal,
-  ): Promise<RawAnswer> {
+  async #exchange(lane: Lane, method: 'GET' | 'PUT', path: string, body: string | null, signal: AbortSignal): Promise<RawAnswer> {
     const headers = body === null ? this.#headers : { ...this.#headers, 'content-type': 'application/json' };
     const answer = await this.#agents[lane].request({ origin: this.origin, path, method, headers, body, signal });
     try {
       if (Object.keys(answer.headers).length > MAX_HEADERS) throw malformed(this.origin, path, 'with too many header fields');
       const encoding = header(answer.headers, 'content-encoding');
-      if (encoding !== null && encoding !== 'identity') throw malformed(this.origin, path, `in the encoding ${encoding.slice(0, 20)}`);
+      if (encoding !== null && encoding !== 'identity')
+        throw malformed(this.origin, path, `in the encoding ${encoding.slice(0, 20)}`);
       const bytes = await bodyBytes(answer.body);
       const fromConsul = Object.keys(answer.headers).some((name) => name.startsWith('x-consul-'));
       return { status: answer.statusCode, bytes, headers: answerHeaders(answer.headers), fromConsul };
     } catch (thrown) {
+      // Nobody reads on; the stream would call that an error of its own.
+      answer.body.on('error', () => {});
       answer.body.destroy();
       throw thrown;
     }

@@ -85,7 +85,8 @@ export function resolveConfig(value: unknown, options: SourceOptions): ConsulCon
     return 'namespace: expected a name without "/"';
   }
   if (namespace === '*') return 'namespace: one namespace per source; add a source for each';
-  if (config.peer === undefined && config.peerServices !== undefined) return 'peerServices: has a meaning only together with peer';
+  if (config.peer === undefined && config.peerServices !== undefined)
+    return 'peerServices: has a meaning only together with peer';
   if (config.peer !== undefined && config.peerServices === undefined) {
     return 'peer: Consul lists no names of a peer; name its services in peerServices';
   }

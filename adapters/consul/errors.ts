@@ -51,14 +51,16 @@ export function statusFailure(origin: string, path: string, status: number, body
   const say = (cause: SourceErrorCause, hint: string): ConsulFailure =>
     new ConsulFailure(status, body, cause, `consul ${origin}: ${hint} (${status}${text === '' ? '' : ` ${text}`})`);
   for (const [pattern, cause, hint] of HINTS) if (pattern.test(body)) return say(cause, hint);
-  if (status >= 300 && status < 400) return say('malformed', 'it redirects, which is not followed: set address to the agent itself');
+  if (status >= 300 && status < 400)
+    return say('malformed', 'it redirects, which is not followed: set address to the agent itself');
   if (status === 401 || status === 403) return say('denied', 'it refused us: check auth.token');
   if (status === 429) return say('lost', 'it asks for fewer requests');
   if (status >= 500) return say('lost', 'the call failed');
   if (status === 404 && !oddity.fromConsul) {
     return say('malformed', `${path} is not known there: is address a Consul agent's HTTP port (8500)?`);
   }
-  if (status === 400 && !oddity.fromConsul) return say('malformed', 'it understands no Consul request: is this the HTTP port of Consul?');
+  if (status === 400 && !oddity.fromConsul)
+    return say('malformed', 'it understands no Consul request: is this the HTTP port of Consul?');
   return say('refused', 'it refused the request');
 }
 
@@ -82,7 +84,11 @@ const TRANSPORT: readonly Hint[] = [
     'denied',
     'the server did not accept our side of TLS: check tls.cert and tls.key',
   ],
-  [/HPE_|HTTPParserError|Parse Error|UND_ERR_INVALID|bad response/, 'malformed', 'what answers there speaks no HTTP: is address the HTTP port (8500)?'],
+  [
+    /HPE_|HTTPParserError|Parse Error|UND_ERR_INVALID|bad response/,
+    'malformed',
+    'what answers there speaks no HTTP: is address the HTTP port (8500)?',
+  ],
   [/HEADERS_OVERFLOW|MAX_RESPONSE_SIZE|RES_EXCEEDED/, 'limit', 'an answer is over our limit of 64 MiB'],
   [/CONNECT_TIMEOUT/, 'lost', 'no connection in time'],
 ];
@@ -92,7 +98,8 @@ export function transportFailure(origin: string, thrown: unknown): SourceError {
   if (thrown instanceof SourceError) return thrown;
   const about = aboutThrown(thrown);
   for (const [pattern, cause, hint] of TRANSPORT) {
-    if (pattern.test(about)) return new SourceError(cause, `consul ${origin}: ${hint} (${safeText(about, 200)})`, { cause: thrown });
+    if (pattern.test(about))
+      return new SourceError(cause, `consul ${origin}: ${hint} (${safeText(about, 200)})`, { cause: thrown });
   }
   return new SourceError('lost', `consul ${origin}: the connection failed (${safeText(about, 200)})`, { cause: thrown });
 }

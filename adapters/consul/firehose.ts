@@ -81,7 +81,7 @@ export class Firehose {
       readAt: Number.NEGATIVE_INFINITY,
       waiting: false,
     };
-    const stopWaiting = this.#line.slots.whenFree(() => member.box.end());
+    const stopWaiting = this.#line.slots.whenFree(this.#line.config.maxWatches, () => member.box.end());
     this.#members.add(member);
     this.#start();
     this.#ask(member);

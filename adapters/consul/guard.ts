@@ -1,10 +1,13 @@
 // Owns the guard call (protocol notes, section 3, rule 12): streaming answers look healthy when the servers are lost, so one plain read
 // every 15 s asks whether they are. Called by every watch while it lives; must never run when nobody watches.
-import { asSourceError, SourceError } from '../../src/model/snapshot.ts';
+import { asSourceError, type SourceError } from '../../src/model/snapshot.ts';
 import { ConsulFailure } from './errors.ts';
 import { type Line, refuseStale } from './line.ts';
 
+const PATH = '/v1/health/service/consul';
 const EVERY_MS = 15_000;
+/** A stale read waits for nobody: a dead link shows within 20 s. */
+const DEADLINE_MS = 5_000;
 
 export class Guard {
   readonly #line: Line;
@@ -42,7 +45,7 @@ export class Guard {
     while (!signal.aborted) {
       try {
         await clock.sleep(EVERY_MS, signal);
-        refuseStale(this.#line, await client.get('/v1/health/service/consul', { stale: '' }, signal, 'control'));
+        refuseStale(this.#line, await client.get(PATH, { stale: '' }, signal, 'control', DEADLINE_MS));
       } catch (thrown) {
         if (signal.aborted) return;
         // Too many connections say nothing of the servers.

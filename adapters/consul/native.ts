@@ -198,7 +198,9 @@ export function decodeNames(body: unknown): string[] | null {
 }
 
 /** The services of /catalog/node-services/:node; an unknown node has none. Null when the body is no such thing. */
-export function decodeNodeServices(body: unknown): { readonly known: boolean; readonly services: readonly NativeService[] } | null {
+export function decodeNodeServices(
+  body: unknown,
+): { readonly known: boolean; readonly services: readonly NativeService[] } | null {
   if (!isRecord(body) || !Object.hasOwn(body, 'Services')) return null;
   const services: NativeService[] = [];
   for (const one of elements(own(body, 'Services'))) {

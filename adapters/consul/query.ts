@@ -2,7 +2,7 @@
 // names.ts and the state store; must never retry (every failure is thrown) and never abort a plain query that the agent still holds.
 import { raceAbort } from '../../src/kernel/cancel.ts';
 import { SourceError } from '../../src/model/snapshot.ts';
-import { Bucket, type Cursor, deadlineMs, HEADERLESS_POLL_MS, START, step, waitMs } from './blocking.ts';
+import { Bucket, type Cursor, deadlineMs, FIRST_WAIT_MS, HEADERLESS_POLL_MS, START, step, waitMs } from './blocking.ts';
 import type { Answer, Query } from './client.ts';
 import { type Line, reading } from './line.ts';
 
@@ -25,6 +25,7 @@ export class BlockingQuery {
   #blockedAt = Number.NEGATIVE_INFINITY;
   #held: Promise<void> = Promise.resolve();
   #answered = false;
+  #breaks = 0;
 
   constructor(line: Line, path: string, query: Query, traits: QueryTraits) {
     this.#line = line;
@@ -47,14 +48,20 @@ export class BlockingQuery {
   /** The next answer; at once the first time, later when something may have changed. Rejects with SourceError or the signal's reason. */
   async next(signal: AbortSignal): Promise<Answer> {
     await this.#pace(signal);
+    // Between two requests nothing of ours would notice a restart but the connections.
+    if (this.#answered && this.#breaks !== this.#line.client.breaks) this.restart();
     const answer = await this.#ask(signal);
+    this.#breaks = this.#line.client.breaks;
     this.#answered = true;
     const { index, backend } = answer.headers;
     const { quirks, client, count } = this.#line;
     if (index === null) {
       count('index.missing');
       if (quirks.headerless++ === 0) {
-        throw new SourceError('malformed', `consul ${client.origin}: ${this.#path} answers without X-Consul-Index: is a proxy in between?`);
+        throw new SourceError(
+          'malformed',
+          `consul ${client.origin}: ${this.#path} answers without X-Consul-Index: is a proxy in between?`,
+        );
       }
       this.#cursor = START;
       return answer;
@@ -89,9 +96,14 @@ export class BlockingQuery {
     const cursor = this.#cursor;
     if (cursor.index === null) return client.get(this.#path, query, signal);
     this.#blockedAt = clock.now();
-    const wait = waitMs(random);
+    const wait = cursor.index === 1n ? FIRST_WAIT_MS : waitMs(random);
     const own = new AbortController();
-    const call = client.block(this.#path, { ...query, index: String(cursor.index), wait: `${wait}ms` }, deadlineMs(wait), own.signal);
+    const call = client.block(
+      this.#path,
+      { ...query, index: String(cursor.index), wait: `${wait}ms` },
+      deadlineMs(wait),
+      own.signal,
+    );
     this.#held = call.then(
       () => undefined,
       () => undefined,

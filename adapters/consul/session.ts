@@ -57,7 +57,13 @@ export class LockSession {
 
   async #create(signal: AbortSignal): Promise<string> {
     const { client } = this.#line;
-    const body = { Name: 'weir', TTL: `${Math.ceil(this.#ttlMs / 1_000)}s`, LockDelay: LOCK_DELAY, Behavior: 'release', NodeChecks: ['serfHealth'] };
+    const body = {
+      Name: 'weir',
+      TTL: `${Math.ceil(this.#ttlMs / 1_000)}s`,
+      LockDelay: LOCK_DELAY,
+      Behavior: 'release',
+      NodeChecks: ['serfHealth'],
+    };
     const id = textOf(await client.put('/v1/session/create', scope(this.#line), body, signal), 'ID');
     if (id === null) throw malformed(client.origin, '/v1/session/create', 'no ID');
     return id;
@@ -65,7 +71,12 @@ export class LockSession {
 
   async #acquire(signal: AbortSignal): Promise<NativeKey> {
     const { client, clock } = this.#line;
-    const query = new BlockingQuery(this.#line, this.#path(), { consistent: '', stale: null }, { streamable: false, minGapMs: 0 });
+    const query = new BlockingQuery(
+      this.#line,
+      this.#path(),
+      { consistent: '', stale: null },
+      { streamable: false, minGapMs: 0 },
+    );
     for (;;) {
       const won = await client.put(this.#path(), { ...scope(this.#line), acquire: this.#id }, '', signal);
       if (won.trim() === 'true') {
@@ -114,7 +125,8 @@ export class LockSession {
     } catch (thrown) {
       if (thrown instanceof ConsulFailure && thrown.status === 404) return this.#lose('the session is gone');
       // Try again soon; the deadline stands.
-      if (!this.#lost.signal.aborted) this.#renewal = clock.setTimer(again ? RETRY_MS : RETRY_MS / 4, () => void this.#renew(true));
+      if (!this.#lost.signal.aborted)
+        this.#renewal = clock.setTimer(again ? RETRY_MS : RETRY_MS / 4, () => void this.#renew(true));
     }
   }
 

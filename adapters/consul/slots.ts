@@ -10,7 +10,8 @@ export interface Slot {
 export class Slots {
   #held = 0;
   #services = 0;
-  readonly #waiting = new Set<() => void>();
+  /** Who waits for a service's place, with the most that it allows. */
+  readonly #waiting = new Map<() => void, number>();
 
   /** Blocking queries held now. */
   get held(): number {
@@ -25,13 +26,17 @@ export class Slots {
   /** A place for one service, of which there are at most `max`; null: watch it with the others. */
   tryTake(max: number): Slot | null {
     // One place stays for the query that watches all the others.
-    return this.#services < max && this.#held < MAX_BLOCKING - 1 ? this.#give(1) : null;
+    return this.#roomFor(max) ? this.#give(1) : null;
   }
 
-  /** Calls `wake` once, when a place becomes free; the answer takes the call back. */
-  whenFree(wake: () => void): () => void {
-    this.#waiting.add(wake);
+  /** Calls `wake` once, when `tryTake(max)` would get a place; the answer takes the call back. */
+  whenFree(max: number, wake: () => void): () => void {
+    this.#waiting.set(wake, max);
     return () => void this.#waiting.delete(wake);
+  }
+
+  #roomFor(max: number): boolean {
+    return this.#services < max && this.#held < MAX_BLOCKING - 1;
   }
 
   #give(services: number): Slot {
@@ -45,9 +50,9 @@ export class Slots {
         this.#held--;
         this.#services -= services;
         const [first] = this.#waiting;
-        if (first === undefined) return;
-        this.#waiting.delete(first);
-        first();
+        if (first === undefined || !this.#roomFor(first[1])) return;
+        this.#waiting.delete(first[0]);
+        first[0]();
       },
     };
   }

@@ -39,14 +39,20 @@ export class ConsulStateStore implements StateStore {
     const result = await transact(this.#line, [{ KV: { ...about, ...write, ...this.#namespace() } }], until);
     if (result.kind === 'applied') return { key, value: value ?? '', revision: revisionIn(result.body) };
     const [error] = result.errors;
-    if (error !== undefined && !/index is stale|current modify index|already exists|doesn't exist/.test(error.what)) throw opFailure(error);
+    if (error !== undefined && !/index is stale|current modify index|already exists|doesn't exist/.test(error.what))
+      throw opFailure(error);
     return null;
   }
 
   async *watch(prefix: string, signal: AbortSignal): AsyncGenerator<readonly StateEntry[], void, void> {
     const until = this.#until(signal);
     const path = `/v1/kv/${segment(this.#prefix + prefix)}`;
-    const query = new BlockingQuery(this.#line, path, { recurse: '', consistent: '', stale: null }, { streamable: false, minGapMs: 0 });
+    const query = new BlockingQuery(
+      this.#line,
+      path,
+      { recurse: '', consistent: '', stale: null },
+      { streamable: false, minGapMs: 0 },
+    );
     const slot = this.#line.slots.take();
     let before: string | null = null;
     try {

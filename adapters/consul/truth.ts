@@ -178,7 +178,13 @@ export class Truth {
     known.partialDigest = digest;
     known.instances = instances;
     const sourceRevision = `${headers.backend}:${headers.index ?? 0n}`;
-    const snapshot: Snapshot = { kind: 'present', epoch: String(known.epoch), sourceRevision, instances, rejected: list.rejected };
+    const snapshot: Snapshot = {
+      kind: 'present',
+      epoch: String(known.epoch),
+      sourceRevision,
+      instances,
+      rejected: list.rejected,
+    };
     return new PartialList(origin, snapshot, !hasToken);
   }
 

@@ -33,6 +33,7 @@ export function isStaleIndex({ what }: TxnError): boolean {
 /** What one operation's refusal means to a person. */
 export function opFailure({ what }: TxnError): SourceError {
   if (what.includes('failed session check')) return new SourceError('fenced', `consul: another owner holds the lock (${what})`);
-  if (/Permission denied|lacks permission/.test(what)) return new SourceError('denied', `consul: the token may not write this (${what})`);
+  if (/Permission denied|lacks permission/.test(what))
+    return new SourceError('denied', `consul: the token may not write this (${what})`);
   return new SourceError('refused', `consul: the transaction was refused (${what})`);
 }

@@ -1,0 +1,266 @@
+// Registration through the agent, copies in the catalog, and the state store, against the fake on a fake clock.
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Adapter, Write, WriteMode, WriteReceipt } from '../../src/adapter/contract.ts';
+import type { Instance } from '../../src/model/instance.ts';
+import { SourceError } from '../../src/model/snapshot.ts';
+import { sampleInstance } from '../../test/conformance/adapter.ts';
+import { key, makeAdapter, never, PLAIN, Raw, withCleanup } from '../../test/live/consul-support.ts';
+import { FakeClock } from '../../test/support/fake-clock.ts';
+import { type FakeConsul, startFakeConsul } from './fake.ts';
+import { AGENT_NODE } from './fake-store.ts';
+
+const OWN: WriteMode = { as: 'own', ttl: 15_000, liveness: 'beat' };
+const COPY: WriteMode = { as: 'copy', ttl: 15_000, liveness: 'beat' };
+const MARKERS = new Map([
+  ['weir-origin', 'nacos-sz'],
+  ['weir-migration', 'move-1'],
+  ['weir-hops', '1'],
+]);
+
+interface Rig {
+  readonly clock: FakeClock;
+  readonly fake: FakeConsul;
+  readonly raw: Raw;
+  readonly adapter: Adapter;
+  another(): Adapter;
+  settle(promise: Promise<unknown>, ms?: number): Promise<void>;
+}
+
+function rig(body: (r: Rig) => Promise<void>): Promise<void> {
+  return withCleanup(async (defer) => {
+    const clock = new FakeClock();
+    const fake = await startFakeConsul(clock);
+    defer(() => fake.close());
+    const another = (): Adapter => {
+      const { adapter } = makeAdapter(fake.address, PLAIN, {}, clock);
+      defer(() => adapter.close());
+      return adapter;
+    };
+    await body({
+      clock,
+      fake,
+      raw: new Raw(fake.address),
+      adapter: another(),
+      another,
+      async settle(promise, ms = 60_000) {
+        let over = false;
+        void promise.then(
+          () => (over = true),
+          () => (over = true),
+        );
+        for (let passed = 0; !over && passed < ms; passed += 100) {
+          await clock.advance(100);
+          await new Promise<void>((resolve) => setTimeout(resolve, 1));
+        }
+        assert.ok(over, 'it did not come to an end');
+      },
+    });
+  });
+}
+
+async function put(adapter: Adapter, write: Partial<Write> & { instance: Instance }, how = OWN): Promise<WriteReceipt> {
+  const [result] = (await adapter.put?.([{ key: key('web'), ...write }], how, never())) ?? [];
+  if (result === undefined || result instanceof SourceError) throw result ?? new Error('no answer');
+  return result;
+}
+
+async function seen(adapter: Adapter): Promise<Instance> {
+  const snapshot = await adapter.read(key('web'), never());
+  assert.equal(snapshot.kind === 'present' ? snapshot.instances.length : 0, 1);
+  return (snapshot.kind === 'present' ? snapshot.instances[0] : undefined) ?? assert.fail('nothing there');
+}
+
+describe('registration through the agent', () => {
+  it('a drain survives registering again, and ends when it is lifted', () =>
+    rig(async ({ adapter }) => {
+      const previous = await put(adapter, { instance: sampleInstance(1, { isolated: true }) });
+      assert.equal((await seen(adapter)).isolated, true);
+      await put(adapter, { instance: sampleInstance(1, { isolated: true, weight: 200 }), previous });
+      assert.deepEqual([(await seen(adapter)).isolated, (await seen(adapter)).weight], [true, 200]);
+      await put(adapter, { instance: sampleInstance(1), previous });
+      assert.equal((await seen(adapter)).isolated, false);
+    }));
+
+  it('a drained record is never seen taking traffic, not even while it is written', () =>
+    rig(async ({ adapter, fake }) => {
+      const states: string[] = [];
+      fake.store.onChange(() => {
+        const critical = [...fake.store.checks.values()].some(
+          ({ status, serviceId }) => serviceId !== '' && status === 'critical',
+        );
+        if (fake.store.servicesNamed('web').length > 0 && fake.agent.checks.size > 0) states.push(critical ? 'silent' : 'open');
+      });
+      await put(adapter, { instance: sampleInstance(1, { isolated: true }) });
+      assert.deepEqual([...new Set(states)], ['silent']);
+    }));
+
+  it('a beat keeps the record unhealthy, also after a restart of ours', () =>
+    rig(async ({ adapter, another }) => {
+      const receipt = await put(adapter, { instance: sampleInstance(1) });
+      await adapter.setHealth?.(receipt, 'unhealthy', never());
+      assert.deepEqual(await adapter.renew?.([receipt], never()), [{ kind: 'renewed', leaseMs: 15_000 }]);
+      assert.equal((await seen(adapter)).health, 'unhealthy');
+      await another().renew?.([receipt], never());
+      assert.equal((await seen(adapter)).health, 'unhealthy');
+    }));
+
+  it('without beats it turns unhealthy at the end of its TTL, a beat heals it, and the agent reaps it after ten minutes', () =>
+    rig(async ({ adapter, clock }) => {
+      const receipt = await put(adapter, { instance: sampleInstance(1) });
+      await clock.advance(15_000);
+      assert.equal((await seen(adapter)).health, 'unhealthy');
+      await adapter.renew?.([receipt], never());
+      assert.equal((await seen(adapter)).health, 'healthy');
+      await clock.advance(15_000 + 600_000 + 30_000);
+      assert.deepEqual(await adapter.renew?.([receipt], never()), [{ kind: 'forgotten' }]);
+      assert.deepEqual(await adapter.remove?.([receipt], {}, never()), [true]);
+    }));
+
+  it('an agent that lost its data has forgotten us', () =>
+    rig(async ({ adapter, fake }) => {
+      const receipt = await put(adapter, { instance: sampleInstance(1) });
+      fake.agent.forget();
+      assert.deepEqual(await adapter.renew?.([receipt], never()), [{ kind: 'forgotten' }]);
+    }));
+
+  it('the same id of two services makes two records', () =>
+    rig(async ({ adapter }) => {
+      const a = await put(adapter, { instance: sampleInstance(1) });
+      const b = await put(adapter, { instance: sampleInstance(1), key: key('other') });
+      assert.notEqual(a.nativeId.toLowerCase(), b.nativeId.toLowerCase());
+      assert.equal((await seen(adapter)).id, a.nativeId);
+    }));
+});
+
+describe('copies in the catalog', () => {
+  const copy = (n: number, over: Partial<Instance> = {}): Instance => sampleInstance(n, { metadata: MARKERS, ...over });
+
+  it('stand below a node of their migration, which no agent owns, and keep their markers', () =>
+    rig(async ({ adapter, fake }) => {
+      const receipt = await put(adapter, { instance: copy(1) }, COPY);
+      assert.match(receipt.nativeId, /^weir-move-1\/nacos-sz-[0-9a-f]{16}$/);
+      fake.agent.sync();
+      const { metadata, id } = await seen(adapter);
+      assert.equal(id, receipt.nativeId);
+      for (const [name, value] of MARKERS) assert.equal(metadata.get(name), value);
+      assert.equal(fake.store.servicesOf(AGENT_NODE).length, 1);
+    }));
+
+  it('a hundred go in batches of at most 64 operations, and the node is written once', () =>
+    rig(async ({ adapter, fake }) => {
+      const writes = Array.from({ length: 100 }, (_, n) => ({ key: key(`svc-${n}`), instance: copy(n % 250) }));
+      const results = (await adapter.put?.(writes, COPY, never())) ?? [];
+      assert.ok(results.every((result) => !(result instanceof SourceError)));
+      assert.equal(fake.store.servicesOf('weir-move-1').length, 100);
+      const index = fake.store.node('weir-move-1')?.modify;
+      await adapter.put?.(writes, COPY, never());
+      assert.equal(fake.store.node('weir-move-1')?.modify, index);
+      assert.ok(fake.asked('/v1/txn').length <= 12);
+    }));
+
+  it('isolated is told from unhealthy, and a probe does not lift it', () =>
+    rig(async ({ adapter }) => {
+      const receipt = await put(adapter, { instance: copy(1, { isolated: true }) }, COPY);
+      await adapter.setHealth?.(receipt, 'healthy', never());
+      assert.equal((await seen(adapter)).isolated, true);
+      await put(adapter, { instance: copy(1, { health: 'unhealthy' }) }, COPY);
+      const now = await seen(adapter);
+      assert.deepEqual([now.isolated, now.health], [false, 'unhealthy']);
+    }));
+
+  it('what somebody else changed in between is read and written once more', () =>
+    rig(async ({ adapter, fake }) => {
+      const previous = await put(adapter, { instance: copy(1) }, COPY);
+      const id = previous.nativeId.slice('weir-move-1/'.length);
+      let edits = 1;
+      fake.hook = ({ path }) => {
+        if (path === '/v1/txn' && edits-- > 0)
+          fake.store.setService('weir-move-1', { ID: id, Service: 'web', Address: '192.0.2.99', Port: 1 });
+        return null;
+      };
+      await put(adapter, { instance: copy(1, { weight: 300 }) }, COPY);
+      assert.equal((await seen(adapter)).weight, 300);
+    }));
+
+  it('a fence of another owner refuses every write', () =>
+    rig(async ({ adapter }) => {
+      const fence = { key: 'weir/owner', createRevision: '1', leaseId: 'not-me' };
+      const [result] = (await adapter.put?.([{ key: key('web'), instance: copy(1) }], { ...COPY, fence }, never())) ?? [];
+      assert.ok(result instanceof SourceError && result.causeKind === 'fenced', String(result));
+      assert.equal((await adapter.read(key('web'), never())).kind, 'absent');
+    }));
+
+  it('removing takes the records and leaves the node; a record below another node is refused', () =>
+    rig(async ({ adapter, fake, raw }) => {
+      const receipt = await put(adapter, { instance: copy(1) }, COPY);
+      for (let round = 0; round < 2; round++) assert.deepEqual(await adapter.remove?.([receipt], {}, never()), [true]);
+      assert.notEqual(fake.store.node('weir-move-1'), undefined);
+      await raw.register('web', sampleInstance(2));
+      const foreign = { ...receipt, nativeId: 'native/web-192.0.2.2:8002' };
+      await assert.rejects(async () => adapter.remove?.([foreign], {}, never()), /not below a node of ours/);
+    }));
+
+  it('a copy that somebody removed is forgotten', () =>
+    rig(async ({ adapter, raw }) => {
+      const receipt = await put(adapter, { instance: copy(1) }, COPY);
+      assert.deepEqual(await adapter.renew?.([receipt], never()), [{ kind: 'renewed', leaseMs: Number.POSITIVE_INFINITY }]);
+      await raw.deregister(receipt.nativeId);
+      assert.deepEqual(await adapter.renew?.([receipt], never()), [{ kind: 'forgotten' }]);
+    }));
+});
+
+describe('state store', () => {
+  it('writes only what is as expected', () =>
+    rig(async ({ adapter }) => {
+      const store = adapter.stateStore?.() ?? assert.fail('no store');
+      assert.equal(await store.get('a', never()), null);
+      const first = (await store.cas('a', '1', null, never())) ?? assert.fail('not written');
+      assert.equal(await store.cas('a', '2', null, never()), null);
+      assert.equal(await store.cas('a', '2', '999', never()), null);
+      const second = (await store.cas('a', '2', first.revision, never())) ?? assert.fail('not written');
+      assert.deepEqual(await store.get('a', never()), second);
+      assert.notEqual(await store.cas('a', null, second.revision, never()), null);
+      assert.equal(await store.get('a', never()), null);
+    }));
+
+  it('a watch shows the whole set after every change, also an empty one', () =>
+    rig(async ({ adapter, settle }) => {
+      const store = adapter.stateStore?.() ?? assert.fail('no store');
+      const sets: string[] = [];
+      const stop = new AbortController();
+      const run = (async () => {
+        for await (const entries of store.watch('p/', stop.signal)) {
+          sets.push(entries.map((one) => `${one.key}=${one.value}`).join());
+          if (sets.length === 1) await store.cas('p/x', '1', null, never());
+          if (sets.length === 2) await store.cas('p/y', '2', null, never());
+          if (sets.length === 3) stop.abort(new Error('enough'));
+        }
+      })();
+      await settle(run);
+      assert.deepEqual(sets, ['', 'p/x=1', 'p/x=1,p/y=2']);
+    }));
+
+  it('one holds the lock, the next gets it at the release, and a holder whose session ended knows', () =>
+    rig(async ({ adapter, another, fake, settle, clock }) => {
+      const first = await (adapter.stateStore?.() ?? assert.fail('no store')).lock('owner', 15_000, never());
+      const waiting = (another().stateStore?.() ?? assert.fail('no store')).lock('owner', 15_000, never());
+      await clock.advance(60_000);
+      assert.equal(first.lost.aborted, false);
+      await first.release();
+      await settle(waiting);
+      const second = await waiting;
+      assert.notEqual(second.fence.leaseId, first.fence.leaseId);
+      fake.kv.destroy(second.fence.leaseId);
+      for (let n = 0; n < 300 && !second.lost.aborted; n++) await settle(clock.sleep(50), 200);
+      assert.equal(second.lost.aborted, true);
+    }));
+
+  it('a holder that cannot renew gives up before the session could end', () =>
+    rig(async ({ adapter, fake, clock, settle }) => {
+      const lock = await (adapter.stateStore?.() ?? assert.fail('no store')).lock('owner', 15_000, never());
+      fake.hook = () => ({ status: 500, body: 'No cluster leader' });
+      await settle(clock.sleep(12_500), 20_000);
+      assert.equal(lock.lost.aborted, true);
+    }));
+});
