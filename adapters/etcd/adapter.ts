@@ -12,9 +12,11 @@ import { ServiceFeed } from './feed.ts';
 import { Hub } from './hub.ts';
 import { Leases } from './leases.ts';
 import { listPrefix } from './lister.ts';
-import { type MappingOptions, mergeKeys, nativeServiceOf, recordOf } from './mapping.ts';
+import { homesOf, type MappingOptions, nativeServiceOf, recordOf } from './mapping.ts';
+import { combined, mergeKeys } from './merge.ts';
 import { Epochs, keyText } from './mirror.ts';
 import type { SessionDeps } from './round.ts';
+import { SharedWriter } from './shared-writer.ts';
 import { EtcdStateStore } from './state-store.ts';
 import { Writer } from './writer.ts';
 
@@ -28,7 +30,7 @@ export class EtcdAdapter implements Adapter {
   readonly #epochs = new Epochs();
   readonly #feed: ServiceFeed;
   readonly #hub: Hub<ReturnType<typeof recordOf>>;
-  readonly #writer: Writer;
+  readonly #writer: Writer | SharedWriter;
   readonly #closed = new AbortController();
   readonly #warned = new Set<string>();
 
@@ -37,21 +39,25 @@ export class EtcdAdapter implements Adapter {
     this.#config = config;
     this.#client = client;
     this.#deps = deps;
+    const writable = layout.write !== undefined || layout.edit !== undefined;
     this.capabilities = {
       watch: 'push',
       list: true,
-      register: layout.write !== undefined,
-      heartbeat: layout.write === undefined || !layout.leased ? 'none' : 'core',
+      register: writable,
+      heartbeat: layout.write === undefined || layout.leased === false ? 'none' : 'core',
       reads: new Set(layout.reads),
-      keeps: new Set(layout.write === undefined ? [] : layout.keeps),
+      keeps: new Set(writable ? layout.keeps : []),
       tellsDeregistration: false,
       tellsAbsent: false,
     };
     this.#mapping = { layout, prefix, namespace, normalWeight, dial: deps.dial, count: deps.count };
-    this.#feed = new ServiceFeed(this.#epochs, deps.count);
+    this.#feed = new ServiceFeed(this.#epochs, this.#mapping);
     this.#hub = new Hub(prefix, (key, kv, last) => recordOf(key, kv, last, this.#mapping), this.#sessionDeps(), this.#feed.apply);
     this.#feed.attach(this.#hub);
-    this.#writer = new Writer(client, new Leases(client), this.#mapping);
+    this.#writer =
+      layout.edit === undefined
+        ? new Writer(client, new Leases(client), this.#mapping)
+        : new SharedWriter(client, layout.edit, this.#mapping, deps.clock);
   }
 
   services(signal: AbortSignal): AsyncIterable<ServiceList> {
@@ -78,15 +84,15 @@ export class EtcdAdapter implements Adapter {
       const found = kvs.flatMap((kv) => {
         const name = keyText(kv.key);
         const record = name === null ? null : recordOf(name, kv, null, this.#mapping);
-        if (record?.service == null || serviceId(record.service) !== wanted) return [];
-        return [{ record, modRevision: BigInt(kv.modRevision) }];
+        if (name === null || record === null || !homesOf(record).some((home) => serviceId(home) === wanted)) return [];
+        return [{ key: name, record, modRevision: BigInt(kv.modRevision) }];
       });
       const epoch = this.#epochs.text;
       if (found.length === 0) return { kind: 'absent', epoch, sourceRevision: header.revision };
       // The same revision as the watch gives, which also counts deletes that this list cannot show.
       let revision = this.#feed.revisionOf(key);
       for (const { modRevision } of found) if (modRevision > revision) revision = modRevision;
-      const { instances, rejected } = mergeKeys(found);
+      const { instances, rejected } = mergeKeys(combined(key, found, this.#mapping));
       return { kind: 'present', epoch, sourceRevision: String(revision), instances, rejected };
     } catch (thrown) {
       throw this.#failure(thrown, signal);

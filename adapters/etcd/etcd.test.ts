@@ -3,25 +3,29 @@ import type { AdapterDeps, SourceOptions } from '../../src/adapter/contract.ts';
 import { hostPort } from '../../src/kernel/address.ts';
 import { dialPolicy } from '../../src/kernel/dial.ts';
 import { seededRandom } from '../../src/kernel/random.ts';
-import type { Instance } from '../../src/model/instance.ts';
 import { CANARY, describeAdapter, type Harness } from '../../test/conformance/adapter.ts';
+import { GRPC, type NativeLayout, SKYDNS } from '../../test/support/etcd-native.ts';
 import { eventually } from '../../test/support/eventually.ts';
 import { FakeClock } from '../../test/support/fake-clock.ts';
 import { type FakeVersion, startFakeEtcd } from './fake.ts';
 import { factory } from './index.ts';
 
 for (const version of ['3.4.23', '3.6.16'] as const) {
-  describeAdapter({ name: `etcd, layout grpc, fake ${version}`, make: () => harness(version) });
+  for (const layout of [GRPC, SKYDNS]) {
+    const make = () => harness(version, layout);
+    describeAdapter({ name: `etcd, layout ${layout.name}, fake ${version}`, make, skip: layout.skip ?? [] });
+  }
 }
 
-async function harness(version: FakeVersion): Promise<Harness> {
+async function harness(version: FakeVersion, layout: NativeLayout): Promise<Harness> {
   const clock = new FakeClock();
   const serverClock = new FakeClock();
   const fake = await startFakeEtcd(version, serverClock);
   fake.auth = new Map([['weir', CANARY]]);
   const lines: string[] = [];
   const options: SourceOptions = { auth: { username: 'weir', password: CANARY }, tls: null, timeout: 10_000, normalWeight: null };
-  const create = () => factory.create({ endpoints: [`http://${fake.endpoint}`] }, options, deps(clock, lines));
+  const create = () =>
+    factory.create({ endpoints: [`http://${fake.endpoint}`], layout: layout.name }, options, deps(clock, lines));
   const adapter = create();
   const others = [adapter];
   return {
@@ -30,15 +34,15 @@ async function harness(version: FakeVersion): Promise<Harness> {
     registry: {
       async put({ name }, instances) {
         for (const instance of instances) {
-          const key = Buffer.from(`/services/${name}/${hostPort(instance.host, instance.port)}`);
-          fake.store.put({ key, value: Buffer.from(grpcValue(instance)) });
+          const key = Buffer.from(layout.key(name, hostPort(instance.host, instance.port)));
+          fake.store.put({ key, value: Buffer.from(layout.value(instance)) });
         }
       },
       async remove({ name }, ids) {
-        for (const id of ids) fake.store.deleteRange({ key: Buffer.from(`/services/${name}/${id}`) });
+        for (const id of ids) fake.store.deleteRange({ key: Buffer.from(layout.key(name, id)) });
       },
       async spoil({ name }) {
-        fake.store.put({ key: Buffer.from(`/services/${name}/spoilt`), value: Buffer.from('{"Addr":') });
+        fake.store.put({ key: Buffer.from(layout.key(name, 'spoilt')), value: Buffer.from('{"Addr":') });
       },
       async cut() {
         // The first snapshot comes from the list; the watch has a connection of its own, a moment later.
@@ -73,11 +77,4 @@ function deps(clock: FakeClock, lines: string[]): AdapterDeps {
   const log = { debug: write, info: write, warn: write, error: write, child: () => log };
   const dial = dialPolicy({ allowLoopback: true, allowNames: false, cidrs: [], ports: [] }, () => []);
   return { sourceId: 'test', clock, random: seededRandom(1), dial, log, count: () => {} };
-}
-
-function grpcValue(instance: Instance): string {
-  const { region, zone, campus } = instance.locality ?? {};
-  const { version, protocol, weight } = instance;
-  const metadata = { ...Object.fromEntries(instance.metadata), version, protocol, region, zone, campus, weight };
-  return JSON.stringify({ Op: 0, Addr: hostPort(instance.host, instance.port), Metadata: metadata });
 }

@@ -4,13 +4,18 @@ import { Mailbox } from '../../src/kernel/mailbox.ts';
 import { type ServiceId, type ServiceKey, serviceId } from '../../src/model/service.ts';
 import type { ServiceList, Snapshot, SourceError, Unchanged } from '../../src/model/snapshot.ts';
 import type { Hub, HubListener } from './hub.ts';
-import { type KeyRecord, mergeKeys } from './mapping.ts';
+import { homesOf, type KeyRecord, type MappingOptions } from './mapping.ts';
+import { combined, mergeKeys } from './merge.ts';
 import type { Change, Epochs } from './mirror.ts';
 
 interface ServiceEntry {
   readonly key: ServiceKey;
-  /** Keys of the store that belong to it. */
-  readonly keys: Set<string>;
+  /** Keys of the store that count for it; true: the key lists it, false: it only counts. */
+  readonly keys: Map<string, boolean>;
+  /** How many of them list it. */
+  listed: number;
+  /** Two keys of it show one address, so that a mere put again may change which of them is shown. */
+  contested: boolean;
   /** Highest revision that touched it within `epoch`, deletes included. */
   revision: bigint;
   epoch: number;
@@ -23,7 +28,7 @@ const newest = (waiting: WatchItem, incoming: WatchItem): WatchItem => (incoming
 
 export class ServiceFeed implements HubListener<KeyRecord> {
   readonly #epochs: Epochs;
-  readonly #count: (what: string, by?: number) => void;
+  readonly #mapping: MappingOptions;
   readonly #services = new Map<ServiceId, ServiceEntry>();
   readonly #watchers = new Map<ServiceId, { readonly key: ServiceKey; readonly boxes: Set<Mailbox<WatchItem>> }>();
   readonly #lists = new Set<Mailbox<ServiceList>>();
@@ -33,9 +38,9 @@ export class ServiceFeed implements HubListener<KeyRecord> {
   #dirty = new Set<ServiceId>();
   #namesChanged = false;
 
-  constructor(epochs: Epochs, count: (what: string, by?: number) => void) {
+  constructor(epochs: Epochs, mapping: MappingOptions) {
     this.#epochs = epochs;
-    this.#count = count;
+    this.#mapping = mapping;
   }
 
   /** The hub gets `apply` of this feed, so it is made after it. */
@@ -85,12 +90,13 @@ export class ServiceFeed implements HubListener<KeyRecord> {
     if (entry === undefined || entry.keys.size === 0) {
       return { kind: 'absent', epoch, sourceRevision: String((mirror?.next ?? 1n) - 1n) };
     }
-    const records = [...entry.keys].flatMap((name) => {
+    const found = [...entry.keys.keys()].flatMap((name) => {
       const held = mirror?.get(name);
-      return held === undefined ? [] : [{ record: held.record, modRevision: held.modRevision }];
+      return held === undefined ? [] : [{ key: name, record: held.record, modRevision: held.modRevision }];
     });
-    const { instances, rejected, duplicates } = mergeKeys(records);
-    if (duplicates > 0) this.#count('instances.duplicate', duplicates);
+    const { instances, rejected, duplicates } = mergeKeys(combined(key, found, this.#mapping));
+    entry.contested = duplicates > 0;
+    if (duplicates > 0) this.#mapping.count('instances.duplicate', duplicates);
     return { kind: 'present', epoch, sourceRevision: String(entry.revision), instances, rejected };
   }
 
@@ -103,10 +109,13 @@ export class ServiceFeed implements HubListener<KeyRecord> {
   /** Keeps the index in step with the mirror; given to the hub as its `apply`. */
   readonly apply = (changes: readonly Change<KeyRecord>[]): void => {
     for (const { key, before, after, revision } of changes) {
-      const old = before?.record.service ?? null;
-      const now = after?.record.service ?? null;
-      if (old !== null && (now === null || serviceId(old) !== serviceId(now))) this.#unlink(old, key, revision);
-      if (now !== null) this.#link(now, key, revision);
+      const old = before === null ? [] : homesOf(before.record);
+      const now = after === null ? [] : homesOf(after.record);
+      // The same record again (a publisher that puts its key every few seconds) moves the revision and shows nothing new.
+      const same = before !== null && before.record === after?.record;
+      const kept = new Set(now.map(serviceId));
+      for (const home of old) if (!kept.has(serviceId(home))) this.#unlink(home, key, revision);
+      for (const home of now) this.#link(home, key, home === after?.record.service, revision, same);
     }
   };
 
@@ -167,34 +176,42 @@ export class ServiceFeed implements HubListener<KeyRecord> {
   }
 
   #list(): ServiceList {
-    return { keys: [...this.#services.values()].map((entry) => entry.key), failed: [], complete: true };
+    const keys = [...this.#services.values()].flatMap(({ key, listed }) => (listed > 0 ? [key] : []));
+    return { keys, failed: [], complete: true };
   }
 
-  #link(key: ServiceKey, name: string, revision: bigint): void {
+  #link(key: ServiceKey, name: string, lists: boolean, revision: bigint, same: boolean): void {
     const id = serviceId(key);
     let entry = this.#services.get(id);
     if (entry === undefined) {
-      entry = { key, keys: new Set(), revision, epoch: this.#epochs.number };
+      entry = { key, keys: new Map(), listed: 0, contested: false, revision, epoch: this.#epochs.number };
       this.#services.set(id, entry);
-      this.#namesChanged = true;
     }
-    entry.keys.add(name);
-    this.#touch(id, entry, revision);
+    const listed = entry.listed + (lists ? 1 : 0) - (entry.keys.get(name) === true ? 1 : 0);
+    entry.keys.set(name, lists);
+    this.#setListed(entry, listed);
+    this.#touch(id, entry, revision, same);
   }
 
   #unlink(key: ServiceKey, name: string, revision: bigint): void {
     const id = serviceId(key);
     const entry = this.#services.get(id);
     if (entry === undefined) return;
+    this.#setListed(entry, entry.listed - (entry.keys.get(name) === true ? 1 : 0));
     entry.keys.delete(name);
-    this.#touch(id, entry, revision);
-    if (entry.keys.size > 0) return;
-    this.#services.delete(id);
-    this.#namesChanged = true;
+    this.#touch(id, entry, revision, false);
+    if (entry.keys.size === 0) this.#services.delete(id);
   }
-  #touch(id: ServiceId, entry: ServiceEntry, revision: bigint): void {
-    if (entry.epoch !== this.#epochs.number || revision > entry.revision) entry.revision = revision;
+
+  #setListed(entry: ServiceEntry, listed: number): void {
+    if (entry.listed > 0 !== listed > 0) this.#namesChanged = true;
+    entry.listed = listed;
+  }
+
+  #touch(id: ServiceId, entry: ServiceEntry, revision: bigint, same: boolean): void {
+    const anew = entry.epoch !== this.#epochs.number;
+    if (anew || revision > entry.revision) entry.revision = revision;
     entry.epoch = this.#epochs.number;
-    this.#dirty.add(id);
+    if (!same || anew || entry.contested) this.#dirty.add(id);
   }
 }

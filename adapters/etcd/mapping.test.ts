@@ -4,12 +4,13 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { dialPolicy } from '../../src/kernel/dial.ts';
 import { randomBelow, seededRandom } from '../../src/kernel/random.ts';
-import { NO_METADATA } from '../../src/model/instance.ts';
+import { type Instance, NO_METADATA } from '../../src/model/instance.ts';
 import { instance } from '../../test/support/etcd-bench.ts';
 import { customLayout } from './layouts/custom.ts';
 import type { Layout } from './layouts/layout.ts';
 import { LAYOUTS } from './layouts/table.ts';
-import { type KeyRecord, keyOfId, type MappingOptions, mergeKeys, recordOf, writeForm } from './mapping.ts';
+import { type KeyRecord, keyOfId, type MappingOptions, recordOf, writeForm } from './mapping.ts';
+import { combined, mergeKeys } from './merge.ts';
 import type { KeyValue } from './protocol.ts';
 
 const custom = customLayout({
@@ -24,10 +25,15 @@ const plain = customLayout({ key: '{service}/{id}', value: 'plain', lease: false
 assert.ok(typeof plain !== 'string');
 const ALL = new Map<string, Layout>([...LAYOUTS, ['custom', custom], ['plain', plain]]);
 
+const NO_PREFIX = new Map([
+  ['custom', '/c/'],
+  ['rpcx', 'rpcx_base/'],
+]);
+
 function options(name: string, fields: Partial<MappingOptions> = {}): MappingOptions {
   const layout = ALL.get(name) ?? assert.fail(name);
   const dial = dialPolicy({ allowLoopback: false, allowNames: false, cidrs: [], ports: [] }, () => []);
-  const prefix = layout.prefix === '' ? (layout.name === 'custom' ? '/c/' : '') : layout.prefix;
+  const prefix = layout.prefix === '' ? (NO_PREFIX.get(layout.name) ?? '') : layout.prefix;
   return { layout, prefix, namespace: 'default', normalWeight: layout.normalWeight ?? 100, dial, count: () => {}, ...fields };
 }
 
@@ -39,8 +45,14 @@ function read(name: string, key: string, value: string | Uint8Array, lease = '0'
   return recordOf(key, kv(key, value, lease), null, options(name));
 }
 
+/** What the service of a record shows when this is its only key. */
+function alone(layout: string, key: string, record: KeyRecord): readonly Instance[] {
+  if (record.service === null) return [];
+  return mergeKeys(combined(record.service, [{ key, record, modRevision: 3n }], options(layout))).instances;
+}
+
 /** `service id host:port wN protocol version k=v…` of each instance. */
-function told({ service, instances }: KeyRecord): string[] {
+function told({ service, instances }: Pick<KeyRecord, 'service' | 'instances'>): string[] {
   return instances.map(({ id, host, port, weight, protocol, version, metadata }) =>
     [
       service?.name,
@@ -135,6 +147,109 @@ const VECTORS: readonly (readonly [layout: string, key: string, value: string, w
   ],
   ['custom', '/c/prod/web/other/n1', '{}', 'skip'],
   ['custom', '/c/prod/web/nodes/n1', '{"net":{"host":"10.0.0.7"}}', 'bad'],
+  ['skydns', '/skydns/local/svc/x1', '{"host":"10.0.0.7","port":80}', ['svc.local x1 10.0.0.7:80 w100']],
+  [
+    'skydns',
+    '/skydns/local/svc/x1',
+    '{"host":"fd00::7","port":80,"weight":20,"priority":5,"group":"g","ttl":60,"targetstrip":1,"text":null}',
+    ['svc.local x1 [fd00::7]:80 w20 priority=5 group=g'],
+  ],
+  ['skydns', '/skydns/local/svc/x1', '{"text":"only text"}', 'skip'],
+  ['skydns', '/skydns/local/svc/x1', '{"host":"10.0.0.7","port":25,"mail":true}', 'skip'],
+  ['skydns', '/skydns/local/svc/x1', '{"host":"10.0.0.7"}', 'bad'],
+  ['skydns', '/skydns/local/svc/x1', '{"host":"10.0.0.7","port":"80"}', 'bad'],
+  ['skydns', '/skydns/local/svc/x1', '{"host":"10.0.0.7","port":80,"weight":1.5}', 'bad'],
+  ['skydns', '/skydns/local/svc/x1', '{"host":"name.example","port":80}', 'bad'],
+  ['skydns', '/skydns/local/svc/x1', 'text', 'bad'],
+  ['skydns', '/skydns/local', '{"host":"10.0.0.7","port":80}', 'skip'],
+  ['skydns', '/skydns/lo.cal/svc/x1', '{"host":"10.0.0.7","port":80}', 'skip'],
+  ['skydns', '/skydns/arpa/in-addr/10/0/0/7', '{"host":"x1.svc.local"}', 'skip'],
+  ['skydns', `/skydns/${'a/'.repeat(17)}x`, '{"host":"10.0.0.7","port":80}', 'bad'],
+  [
+    'apisix',
+    '/apisix/upstreams/1',
+    '{"id":"1","type":"roundrobin","nodes":{"10.0.0.8:80":1,"10.0.0.9:80":0}}',
+    ['1 10.0.0.8:80 10.0.0.8:80 w100', '1 10.0.0.9:80 10.0.0.9:80 w0'],
+  ],
+  ['apisix', '/apisix/upstreams/', 'init_dir', 'skip'],
+  [
+    'apisix',
+    '/apisix/upstreams/1',
+    '{"id":"1","name":"web","scheme":"grpcs","nodes":{"10.0.0.8":1,"[fd00::8]":2,"[fd00::9]:90":3}}',
+    [
+      'web 10.0.0.8:443 10.0.0.8:443 w100 grpcs',
+      'web [fd00::8]:443 [fd00::8]:443 w200 grpcs',
+      'web [fd00::9]:90 [fd00::9]:90 w300 grpcs',
+    ],
+  ],
+  [
+    'apisix',
+    '/apisix/upstreams/1',
+    '{"nodes":[{"host":"10.0.0.8","weight":1},{"host":"fd00::8","port":81,"weight":2,"priority":-1,"metadata":{"a":"b"}}]}',
+    ['1 10.0.0.8:80 10.0.0.8:80 w100', '1 [fd00::8]:81 [fd00::8]:81 w200 priority=-1 a=b'],
+  ],
+  ['apisix', '/apisix/upstreams/1', '{"nodes":{"fd00::8":1}}', 'bad'],
+  ['apisix', '/apisix/upstreams/1', '{"nodes":{"10.0.0.8:80":"1"}}', 'bad'],
+  ['apisix', '/apisix/upstreams/1', '{"scheme":"tcp","nodes":[{"host":"10.0.0.8","weight":1}]}', 'bad'],
+  ['apisix', '/apisix/upstreams/1', '{"id":"1"}', 'bad'],
+  ['apisix', '/apisix/upstreams/1', '{"id":"1","nodes":{}}', []],
+  ['apisix', '/apisix/upstreams/1', '{"service_name":"web","discovery_type":"nacos"}', 'skip'],
+  [
+    'apisix-seed',
+    '/apisix/upstreams/1',
+    '{"id":"1","_service_name":"web","_discovery_type":"nacos","nodes":[{"host":"10.0.0.8","port":80,"weight":1}]}',
+    ['1 10.0.0.8:80 10.0.0.8:80 w100 service_name=web discovery_type=nacos'],
+  ],
+  ['apisix-seed', '/apisix/upstreams/1', '{"service_name":"web","discovery_type":"nacos"}', 'skip'],
+  [
+    'dubbo',
+    '/dubbo/com.x.Y/providers/dubbo%3A%2F%2F10.0.0.10%3A20880%2Fcom.x.Y%3Fversion%3D1.0%26weight%3D200',
+    '',
+    ['com.x.Y::1.0 10.0.0.10:20880 10.0.0.10:20880 w200 dubbo 1.0'],
+  ],
+  [
+    'dubbo',
+    '/dubbo/com.x.Y%24Z/providers/tri%3A%2F%2F%3A%40%5Bfd00%3A%3A1%5D%3A20880%2Fcom.x.Y%2524Z%3Fgroup%3Dg%26note%3Da%2520b',
+    '',
+    ['com.x.Y$Z:g: [fd00::1]:20880 [fd00::1]:20880 w100 tri group=g note=a b'],
+  ],
+  ['dubbo', '/dubbo/com.x.Y', '', 'skip'],
+  ['dubbo', '/dubbo/com.x.Y/providers', '', 'skip'],
+  ['dubbo', '/dubbo/com.x.Y/consumers/consumer%3A%2F%2F10.0.0.10%2Fcom.x.Y', '', 'skip'],
+  ['dubbo', '/dubbo/com.x.Y/configurators/override%3A%2F%2F0.0.0.0%2Fcom.x.Y', '', 'skip'],
+  ['dubbo', '/dubbo/com.x.Y/providers/empty%3A%2F%2F10.0.0.10%3A1%2Fcom.x.Y', '', 'skip'],
+  ['dubbo', '/dubbo/com.x.Y/providers/dubbo%3A%2F%2F10.0.0.10%2Fcom.x.Y', '', 'bad'],
+  ['dubbo', '/dubbo/com.x.Y/providers/%zz', '', 'bad'],
+  ['rpcx', 'rpcx_base/Arith', 'Arith', 'skip'],
+  [
+    'rpcx',
+    'rpcx_base/Arith/tcp@10.0.0.11:8972',
+    'calls=0.00&connections=0.00&group=a&weight=7',
+    ['Arith tcp@10.0.0.11:8972 10.0.0.11:8972 w700 tcp group=a'],
+  ],
+  [
+    'rpcx',
+    'rpcx_base/Arith/quic@[fd00::1]:8972',
+    'group=a&group=b&version=2',
+    ['Arith quic@[fd00::1]:8972 [fd00::1]:8972 w100 quic 2 group=a,b'],
+  ],
+  ['rpcx', 'rpcx_base/Arith/unix@/tmp/x', '', 'skip'],
+  ['rpcx', 'rpcx_base/Arith/tcp@10.0.0.11', '', 'bad'],
+  [
+    'goframe',
+    '/service/default/default/hello.svc/latest/10.0.0.12:8000,10.0.0.13:8000',
+    '{"protocol":"http"}',
+    ['hello.svc 10.0.0.12:8000 10.0.0.12:8000 w100 http latest', 'hello.svc 10.0.0.13:8000 10.0.0.13:8000 w100 http latest'],
+  ],
+  [
+    'goframe',
+    '/service/default/default/hello.svc/v2/10.0.0.12:8000',
+    '{"weight":"3","insecure":true}',
+    ['hello.svc 10.0.0.12:8000 10.0.0.12:8000 w300 v2 insecure=true'],
+  ],
+  ['goframe', '/service/default/default/hello.svc/v2/10.0.0.12:8000', '', ['hello.svc 10.0.0.12:8000 10.0.0.12:8000 w100 v2']],
+  ['goframe', '/service/default/default/hello.svc/latest', '', 'skip'],
+  ['goframe', '/service/default/default/hello.svc/latest/10.0.0.12:8000', 'x', 'bad'],
 ];
 
 describe('a key and its value', () => {
@@ -143,7 +258,7 @@ describe('a key and its value', () => {
       const record = read(layout, key, value);
       if (want === 'skip') assert.deepEqual([record.instances, record.rejected], [[], []]);
       else if (want === 'bad') assert.deepEqual([record.instances.length, record.rejected.length], [0, 1]);
-      else assert.deepEqual(told(record), want);
+      else assert.deepEqual(told({ service: record.service, instances: alone(layout, key, record) }), want);
     });
   }
 
@@ -190,6 +305,52 @@ describe('a key and its value', () => {
     });
   }
 
+  it('that became undecodable stays with the service that its value named', () => {
+    const key = '/apisix/upstreams/1';
+    const good = read('apisix', key, '{"id":"1","name":"web","nodes":{"10.0.0.8:80":1}}');
+    const bad = recordOf(key, kv(key, '{"id":'), good, options('apisix'));
+    assert.deepEqual([bad.service?.name, bad.instances, bad.rejected.length], ['web', good.instances, 1]);
+    assert.deepEqual(recordOf(key, kv(key, '{"id":'), null, options('apisix')).service?.name, '1');
+  });
+
+  it('that is put again without a change gives the very record that it had', () => {
+    const key = 'rpcx_base/Arith/tcp@10.0.0.11:8972';
+    const first = read('rpcx', key, 'calls=1&connections=2&weight=7');
+    const opts = options('rpcx');
+    assert.equal(recordOf(key, kv(key, 'calls=9&connections=0&weight=7'), first, opts), first);
+    assert.notEqual(recordOf(key, kv(key, 'calls=9&weight=8'), first, opts), first);
+    assert.notEqual(recordOf(key, kv(key, 'weight=7', '77'), first, opts), first, 'another lease is shown');
+    assert.equal(recordOf(key, kv(key, 'weight=7&state=inactive'), first, opts).instances[0]?.isolated, true);
+  });
+
+  it('of a datagram network is told apart from the same address over tcp', () => {
+    const record = read('rpcx', 'rpcx_base/Arith/quic@10.0.0.11:8972', '');
+    assert.equal(record.instances[0]?.transport, 'udp');
+    const tcp = read('rpcx', 'rpcx_base/Arith/tcp@10.0.0.11:8972', '');
+    assert.equal(mergeKeys([record, tcp].map((one) => ({ record: one, modRevision: 3n }))).instances.length, 2);
+  });
+
+  it('with one bad entry of many loses that entry only', () => {
+    const nodes = read('apisix', '/apisix/upstreams/1', '{"nodes":{"10.0.0.8:80":1,"10.0.0.9:99999":1,"10.0.0.10:80":-1}}');
+    assert.deepEqual([nodes.instances.length, nodes.rejected.length], [1, 2]);
+    const endpoints = read('goframe', '/service/default/default/s/latest/10.0.0.12:8000,x', '');
+    assert.deepEqual([endpoints.instances.length, endpoints.rejected.map(({ nativeId }) => nativeId)], [1, ['x']]);
+  });
+
+  it('of dubbo is isolated when it is not enabled, and of another category is none', () => {
+    const key = (query: string) => `/dubbo/com.x.Y/providers/${encodeURIComponent(`dubbo://10.0.0.10:20880/com.x.Y?${query}`)}`;
+    assert.equal(read('dubbo', key('enabled=false'), '').instances[0]?.isolated, true);
+    assert.equal(read('dubbo', key('category=routers'), '').instances.length, 0);
+    assert.deepEqual(told(read('dubbo', key('weight=abc&timestamp=7&warmup=9'), '')), [
+      'com.x.Y 10.0.0.10:20880 10.0.0.10:20880 w100 dubbo timestamp=7 warmup=9',
+    ]);
+  });
+
+  it('of goframe names its namespace', () => {
+    const record = read('goframe', '/service/default/prod/hello.svc/latest/10.0.0.12:8000', '');
+    assert.deepEqual(record.service, { namespace: 'prod', name: 'hello.svc' });
+  });
+
   it('that became undecodable keeps its last good instances and is rejected', () => {
     const good = read('grpc', '/services/s/x', '{"Addr":"10.0.0.1:1"}');
     const bad = recordOf('/services/s/x', kv('/services/s/x', '{"Addr":'), good, options('grpc'));
@@ -233,7 +394,7 @@ describe('one service of several keys', () => {
 });
 
 describe('what is written is read back', () => {
-  for (const name of ALL.keys()) {
+  for (const [name] of [...ALL].filter(([, { write }]) => write !== undefined)) {
     it(`in layout ${name}, within the fields that it keeps`, () => {
       const opts = options(name, name === 'plain' || name === 'go-zero' ? { prefix: '/p/' } : {});
       const service = { namespace: name === 'custom' ? 'prod' : 'default', name: 'app.web' };
@@ -254,7 +415,7 @@ describe('what is written is read back', () => {
         assert.ok(typeof form !== 'string', String(form));
         const back = recordOf(form.key, kv(form.key, form.value), null, opts);
         assert.deepEqual(back.service, service);
-        const [got] = back.instances;
+        const [got] = alone(name, form.key, back);
         assert.deepEqual([got?.host, got?.port, got?.id], [host, 8_080, form.id]);
         assert.equal(keyOfId(service, form.id, opts), form.key);
         for (const field of opts.layout.keeps) {
@@ -266,7 +427,7 @@ describe('what is written is read back', () => {
   }
 
   it('weight 0 is refused where readers take it for the normal one, or where there is no weight', () => {
-    for (const name of ['kitex', 'hertz', 'go-zero', 'kratos', 'go-micro']) {
+    for (const name of ['kitex', 'hertz', 'go-zero', 'kratos', 'go-micro', 'skydns']) {
       const form = writeForm({ namespace: 'default', name: 's' }, instance(1, { weight: 0 }), options(name, { prefix: '/p/' }));
       assert.match(String(form), /weight 0/);
     }
@@ -357,7 +518,10 @@ it('no broken payload throws, pollutes a prototype, or gives an instance that br
     }
     const opts = options(random() < 0.9 ? layout : 'grpc');
     const record = recordOf(name, kv(name, bytes), null, opts);
-    for (const { host, port, weight, metadata, id } of record.instances) {
+    const edited = opts.layout.edit?.apply(bytes, [{ id: 'x', host: '10.0.0.1', port: 1, weight: 1, ours: false }], 1);
+    if (edited !== undefined && typeof edited !== 'string' && edited.value !== null) JSON.parse(edited.value);
+    const shown = record.service === null ? [] : combined(record.service, [{ key: name, record, modRevision: 3n }], opts);
+    for (const { host, port, weight, metadata, id } of mergeKeys(shown).instances) {
       seen++;
       assert.equal(opts.dial(host, port), null);
       assert.ok(Number.isInteger(weight) && weight >= 0 && weight <= 65_535, `weight ${weight}`);

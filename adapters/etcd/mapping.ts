@@ -1,12 +1,12 @@
 // Owns the mapping between a layout's words and our model, both ways: addresses, weights, metadata, identity. Pure.
 // Called by feed.ts and writer.ts; must never throw for anything that a registry holds.
-import { canonicalHost, hostPort } from '../../src/kernel/address.ts';
+import { canonicalHost } from '../../src/kernel/address.ts';
 import { type DialPolicy, REFUSAL_TEXT } from '../../src/kernel/dial.ts';
 import { type Instance, type Locality, NORMAL_WEIGHT, nativeWeight, scaleWeight } from '../../src/model/instance.ts';
-import { boundedMetadata } from '../../src/model/metadata.ts';
-import { nameFault, type ServiceKey } from '../../src/model/service.ts';
+import { boundedMetadata, sameMetadata } from '../../src/model/metadata.ts';
+import { nameFault, type ServiceKey, serviceId } from '../../src/model/service.ts';
 import type { RejectedRecord } from '../../src/model/snapshot.ts';
-import type { Layout, NativeInstance, NativeService, Parsed } from './layouts/layout.ts';
+import type { Edit, Layout, NativeInstance, NativeService, Parsed } from './layouts/layout.ts';
 import type { KeyValue } from './protocol.ts';
 
 /** Shows the lease of a record; never written. */
@@ -17,6 +17,9 @@ export interface KeyRecord {
   readonly service: ServiceKey | null;
   readonly instances: readonly Instance[];
   readonly rejected: readonly RejectedRecord[];
+  /** Services that the key counts for beside its own; only in layouts with `combine`. */
+  readonly also?: readonly ServiceKey[];
+  readonly tag?: string;
 }
 
 export interface MappingOptions {
@@ -30,8 +33,16 @@ export interface MappingOptions {
 
 const NOTHING: KeyRecord = { service: null, instances: [], rejected: [] };
 
-/** One key of the store → its record. `last`: the record it had (kept for a value that became undecodable, rule 12). */
+/**
+ * One key of the store → its record. `last`: the record it had (kept for a value that became undecodable, rule 12); it is returned
+ * itself when nothing that we show has changed, so that a key that is only put again can be told.
+ */
 export function recordOf(key: string, kv: KeyValue, last: KeyRecord | null, options: MappingOptions): KeyRecord {
+  const made = newRecord(key, kv, last, options);
+  return last !== null && sameRecord(last, made) ? last : made;
+}
+
+function newRecord(key: string, kv: KeyValue, last: KeyRecord | null, options: MappingOptions): KeyRecord {
   const parsed = parse(key, kv, options);
   const native = parsed.service;
   const service = native === undefined ? null : serviceKeyOf(native, options.namespace);
@@ -39,26 +50,65 @@ export function recordOf(key: string, kv: KeyValue, last: KeyRecord | null, opti
     if (parsed.kind !== 'skip') options.count('keys.bad');
     return NOTHING;
   }
-  if (parsed.kind === 'skip') return { service, instances: [], rejected: [] };
+  const also = alsoOf(parsed, options.namespace);
+  if (parsed.kind === 'skip') return { service, instances: [], rejected: [], ...also };
   if (parsed.kind === 'bad') {
     options.count('keys.bad');
     return {
-      service,
-      instances: last?.instances ?? [],
+      // The name may stand in the value: what cannot be read any more stays where it was.
+      ...(last === null || last.service === null ? { service, instances: [], ...also } : last),
       rejected: [{ nativeId: safeText(parsed.id), reason: safeText(parsed.reason) }],
     };
   }
   const instances: Instance[] = [];
   const rejected: RejectedRecord[] = [];
+  const reject = (id: string, reason: string): void => {
+    options.count('instances.rejected');
+    rejected.push({ nativeId: safeText(id), reason: safeText(reason) });
+  };
   for (const one of parsed.instances) {
     const made = instanceOf(one, kv, options);
     if (typeof made !== 'string') instances.push(made);
-    else {
-      options.count('instances.rejected');
-      rejected.push({ nativeId: safeText(one.id), reason: safeText(made) });
-    }
+    else reject(one.id, made);
   }
-  return { service, instances, rejected };
+  for (const { id, reason } of parsed.rejected ?? []) reject(id, reason);
+  return { service, instances, rejected, ...also, ...(parsed.tag === undefined ? {} : { tag: parsed.tag }) };
+}
+
+function alsoOf({ also }: Parsed, namespace: string): { also?: readonly ServiceKey[] } {
+  if (also === undefined) return {};
+  return { also: also.map((native) => serviceKeyOf(native, namespace)).filter((key) => key !== null) };
+}
+
+/** All services that a record counts for, the one that lists it first. */
+export function homesOf(record: KeyRecord): readonly ServiceKey[] {
+  const { service, also = [] } = record;
+  return service === null ? also : [service, ...also];
+}
+
+function sameRecord(a: KeyRecord, b: KeyRecord): boolean {
+  const homesOfB = homesOf(b).map(serviceId);
+  const homes = homesOf(a);
+  return (
+    a.tag === b.tag &&
+    homes.length === homesOfB.length &&
+    homes.every((home, n) => serviceId(home) === homesOfB[n]) &&
+    a.instances.length === b.instances.length &&
+    a.rejected.length === b.rejected.length &&
+    a.instances.every((one, n) => sameInstance(one, b.instances[n])) &&
+    a.rejected.every(({ nativeId, reason }, n) => nativeId === b.rejected[n]?.nativeId && reason === b.rejected[n]?.reason)
+  );
+}
+
+const COMPARED = ['id', 'host', 'port', 'transport', 'weight', 'health', 'isolated', 'protocol', 'version'] as const;
+
+function sameInstance(a: Instance, b: Instance | undefined): boolean {
+  return (
+    b !== undefined &&
+    COMPARED.every((field) => a[field] === b[field]) &&
+    sameMetadata(a.metadata, b.metadata) &&
+    (['region', 'zone', 'campus'] as const).every((part) => a.locality?.[part] === b.locality?.[part])
+  );
 }
 
 function parse(key: string, kv: KeyValue, { layout, prefix, count }: MappingOptions): Parsed {
@@ -104,9 +154,9 @@ function instanceOf(native: NativeInstance, kv: KeyValue, options: MappingOption
     id,
     host,
     port: native.port,
-    transport: 'tcp',
+    transport: native.transport ?? 'tcp',
     weight,
-    health: leased || layout.leased ? 'healthy' : 'unknown',
+    health: leased || layout.leased === true ? 'healthy' : 'unknown',
     isolated: native.isolated ?? false,
     metadata,
     ...(version === undefined ? {} : { version }),
@@ -137,33 +187,6 @@ export function leaseHex(lease: string): string {
   return BigInt.asUintN(64, BigInt(lease)).toString(16);
 }
 
-/** The instances of several keys as one list: one address once (highest revision wins, section 10), sorted by id. */
-export function mergeKeys(records: Iterable<{ readonly record: KeyRecord; readonly modRevision: bigint }>): {
-  instances: readonly Instance[];
-  rejected: readonly RejectedRecord[];
-  duplicates: number;
-} {
-  const byAddress = new Map<string, { instance: Instance; modRevision: bigint }>();
-  const rejected: RejectedRecord[] = [];
-  let duplicates = 0;
-  for (const { record, modRevision } of records) {
-    for (const one of record.rejected) rejected.push(one);
-    for (const instance of record.instances) {
-      const address = hostPort(instance.host, instance.port);
-      const other = byAddress.get(address);
-      if (other !== undefined) duplicates++;
-      if (other === undefined || isNewer(instance, modRevision, other)) byAddress.set(address, { instance, modRevision });
-    }
-  }
-  const instances = [...byAddress.values()].map((one) => one.instance).sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
-  return { instances, rejected, duplicates };
-}
-
-function isNewer(instance: Instance, modRevision: bigint, other: { instance: Instance; modRevision: bigint }): boolean {
-  if (modRevision !== other.modRevision) return modRevision > other.modRevision;
-  return instance.id < other.instance.id;
-}
-
 /** What a write puts where: key below nothing (prefix included), value, and the id that reads will show. */
 export interface WriteForm {
   readonly key: string;
@@ -190,6 +213,14 @@ export function writeForm(service: ServiceKey, instance: Instance, options: Mapp
   return { key: prefix + write.keyOf(native, id), id, value };
 }
 
+/** Our instance as an entry of a key that holds many; `ours` is for the caller to say. */
+export function editForm(instance: Instance, { layout, normalWeight }: MappingOptions): Omit<Edit, 'ours'> {
+  const { host, port } = instance;
+  const silent = instance.isolated || instance.health === 'unhealthy';
+  const weight = nativeWeight(silent ? 0 : instance.weight, normalWeight, layout.weightStep ?? 1);
+  return { id: layout.edit?.idOf(instance) ?? instance.id, host, port, weight };
+}
+
 /** The key that carries an id of {@link writeForm}. */
 export function keyOfId(service: ServiceKey, id: string, { layout, prefix, namespace }: MappingOptions): string | null {
   const native = nativeServiceOf(service, layout, namespace);
@@ -198,7 +229,7 @@ export function keyOfId(service: ServiceKey, id: string, { layout, prefix, names
 
 /** Layouts that name no namespace hold one only: the source's. */
 export function nativeServiceOf(service: ServiceKey, layout: Layout, namespace: string): NativeService | string {
-  if (layout.name === 'custom') return service;
+  if (layout.namespaced === true) return service;
   if (service.namespace === namespace) return { name: service.name };
   return `this source holds the namespace ${namespace} only, not ${service.namespace}`;
 }

@@ -22,7 +22,7 @@ const IN_FLIGHT = 64;
 /** A key that changes this often between our read and our write is contended. */
 const MAX_TRIES = 4;
 /** A record without a lease does not end by itself. */
-const ENDLESS_MS = Number.MAX_SAFE_INTEGER;
+export const ENDLESS_MS = Number.MAX_SAFE_INTEGER;
 
 /** What guards a write: the key must still be as we know it. */
 type Guard = { readonly kind: 'missing' } | { readonly kind: 'at'; readonly create: string; readonly mod: string };
@@ -94,7 +94,7 @@ export class Writer {
       return new SourceError('refused', 'etcd cannot tie a record to a connection: use beat or persistent');
     const form = writeForm(write.key, write.instance, this.#mapping);
     if (typeof form === 'string') return new SourceError('refused', `etcd: ${form}`);
-    const leased = how.liveness === 'beat' && this.#mapping.layout.leased;
+    const leased = how.liveness === 'beat' && this.#mapping.layout.leased !== false;
     const leaseId = leased ? (await this.#leases.shared(how.ttl, signal)).id : null;
     let receipt: WriteReceipt | SourceError;
     try {
@@ -231,13 +231,15 @@ export function fenceCompares(fence: Fence | undefined): readonly Compare[] {
   ];
 }
 
-function fenceBroken(answer: TxnResponse, fence: Fence | undefined): boolean {
+/** A failed transaction failed because of the fence; its second failure op must have read the leader key. */
+export function fenceBroken(answer: TxnResponse, fence: Fence | undefined): boolean {
   if (fence === undefined) return false;
   const kv = answer.responses[1]?.range?.kvs[0];
   return kv === undefined || kv.createRevision !== fence.createRevision || kv.lease !== fence.leaseId;
 }
 
-function firstKey(answer: TxnResponse): KeyValue | null {
+/** The key that the first failure op of a transaction has read. */
+export function firstKey(answer: TxnResponse): KeyValue | null {
   return answer.responses[0]?.range?.kvs[0] ?? null;
 }
 
@@ -246,7 +248,9 @@ function guardOf(receipt: WriteReceipt | undefined): Guard {
   return create === undefined || mod === undefined ? { kind: 'missing' } : { kind: 'at', create, mod };
 }
 
-const FENCED = (): SourceError => new SourceError('fenced', 'etcd: the leader key is no longer ours: another owner writes');
+/** What a write gets whose leader key is no longer ours. */
+export const FENCED = (): SourceError =>
+  new SourceError('fenced', 'etcd: the leader key is no longer ours: another owner writes');
 
 function conflict(current: KeyValue): SourceError {
   const owner = current.lease === '0' ? 'a record without a lease' : `lease ${leaseHex(current.lease)}`;

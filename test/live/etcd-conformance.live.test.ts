@@ -4,13 +4,13 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { hostPort } from '../../src/kernel/address.ts';
 import { systemClock } from '../../src/kernel/clock.ts';
-import type { Instance } from '../../src/model/instance.ts';
 import { describeAdapter, type Harness } from '../conformance/adapter.ts';
 import { etcdBinary } from '../registries/etcd.ts';
 import { type EtcdServer, startEtcd } from '../registries/start.ts';
+import { GRPC, type NativeLayout, SKYDNS } from '../support/etcd-native.ts';
 import { eventually } from '../support/eventually.ts';
 import { startFaultProxy } from '../support/fault-proxy.ts';
-import { makeAdapter, Raw, VERSIONS } from './etcd-support.ts';
+import { makeAdapter, never, PLAIN, Raw, VERSIONS } from './etcd-support.ts';
 
 const GIVEN = process.env['WEIR_TEST_ETCD'];
 let harnesses = 0;
@@ -28,27 +28,31 @@ for (const version of GIVEN === undefined ? VERSIONS : (['given'] as const)) {
       if (version !== 'given') server = await startEtcd({ version });
     });
     after(() => server?.stop());
-    describeAdapter({ name: `etcd, layout grpc, server ${version}`, make: () => harness(server) });
+    for (const layout of [GRPC, SKYDNS]) {
+      const make = () => harness(server, layout);
+      describeAdapter({ name: `etcd, layout ${layout.name}, server ${version}`, make, skip: layout.skip ?? [] });
+    }
   });
 }
 
-async function harness(server: EtcdServer | null): Promise<Harness> {
+async function harness(server: EtcdServer | null, layout: NativeLayout): Promise<Harness> {
   const endpoint = server?.endpoint ?? GIVEN ?? assert.fail('no server');
   const proxy = await startFaultProxy(endpoint);
   const raw = new Raw(endpoint);
-  const made = makeAdapter([proxy.endpoint]);
+  const made = makeAdapter([proxy.endpoint], PLAIN, { layout: layout.name });
   const adapters = [made.adapter];
   const run = ++harnesses;
-  const put = (name: string, id: string, value: string): Promise<bigint> => raw.put(name, id, value);
+  const put = (name: string, id: string, value: string): Promise<unknown> =>
+    raw.client.call('Put', { key: Buffer.from(layout.key(name, id)), value: Buffer.from(value) }, never());
   return {
     adapter: made.adapter,
     clock: systemClock,
     registry: {
       async put({ name }, instances) {
-        for (const instance of instances) await put(name, hostPort(instance.host, instance.port), grpcValue(instance));
+        for (const instance of instances) await put(name, hostPort(instance.host, instance.port), layout.value(instance));
       },
       async remove({ name }, ids) {
-        for (const id of ids) await raw.remove(name, id);
+        for (const id of ids) await raw.client.call('DeleteRange', { key: Buffer.from(layout.key(name, id)) }, never());
       },
       async spoil({ name }) {
         await put(name, 'spoilt', '{"Addr":');
@@ -68,7 +72,7 @@ async function harness(server: EtcdServer | null): Promise<Harness> {
           }),
     },
     async another() {
-      const other = makeAdapter([endpoint]).adapter;
+      const other = makeAdapter([endpoint], PLAIN, { layout: layout.name }).adapter;
       adapters.push(other);
       return other;
     },
@@ -81,11 +85,4 @@ async function harness(server: EtcdServer | null): Promise<Harness> {
       await proxy.close();
     },
   };
-}
-
-function grpcValue(instance: Instance): string {
-  const { region, zone, campus } = instance.locality ?? {};
-  const { version, protocol, weight } = instance;
-  const metadata = { ...Object.fromEntries(instance.metadata), version, protocol, region, zone, campus, weight };
-  return JSON.stringify({ Op: 0, Addr: hostPort(instance.host, instance.port), Metadata: metadata });
 }

@@ -36,6 +36,35 @@ function receipt(result: WriteReceipt | SourceError | undefined): WriteReceipt {
 }
 
 describe('registration and locks on real etcd servers', () => {
+  itPerVersion('an upstream of APISIX gets our nodes beside the rest of it, which stays, its lease included', 60_000, (version) =>
+    withServer({ version }, async (server, defer) => {
+      const makers = [1, 2].map(() => makeAdapter([server.endpoint], PLAIN, { layout: 'apisix' }).adapter);
+      for (const adapter of makers) defer(() => adapter.close());
+      const raw = new Raw(server.endpoint);
+      defer(() => raw.close());
+      const key = Buffer.from('/apisix/upstreams/7');
+      const given = { id: '7', name: 'svc', type: 'roundrobin', nodes: { '10.9.9.9:80': 1 }, update_time: 5 };
+      const lease = await raw.grant(60);
+      await raw.client.call('Put', { key, value: Buffer.from(JSON.stringify(given)), lease }, never());
+      const ports = Array.from({ length: 8 }, (_, n) => 8_000 + n);
+      // Two processes at once: whoever comes second reads again.
+      const answers = await Promise.all(
+        ports.map((port, n) => makers[n % 2]?.put?.([{ key: KEY, instance: instance(port) }], OWN, never())),
+      );
+      const receipts = answers.map((answer) => receipt(answer?.[0]));
+      const stored = async () => (await raw.client.call('Range', { key }, never())).kvs[0];
+      const after = await stored();
+      const { nodes, update_time, ...rest } = JSON.parse(after?.value.toString() ?? '');
+      const { nodes: _nodes, update_time: _time, ...others } = given;
+      assert.deepEqual(rest, others);
+      assert.ok(Math.abs(update_time - Date.now() / 1_000) < 60);
+      assert.deepEqual(Object.keys(nodes).sort(), [...ports.map((port) => `10.0.0.1:${port}`), '10.9.9.9:80'].sort());
+      assert.equal(after?.lease, lease);
+      assert.ok((await makers[0]?.remove?.(receipts, {}, never()))?.every((result) => result === true));
+      assert.deepEqual(JSON.parse((await stored())?.value.toString() ?? '').nodes, given.nodes);
+    }),
+  );
+
   itPerVersion('a renewed registration outlives its ttl and a restart of the server; an unrenewed one ends', 60_000, (version) =>
     withServer({ version }, async (server, defer) => {
       const { adapter } = makeAdapter([server.endpoint]);

@@ -19,16 +19,61 @@ export interface NativeInstance {
   /** On the layout's own scale; missing: the layout has none. */
   readonly weight?: number;
   readonly isolated?: boolean;
+  /** Missing: tcp. */
+  readonly transport?: 'udp';
   readonly protocol?: string;
   readonly version?: string;
   readonly metadata?: Iterable<readonly [string, unknown]>;
 }
 
+/** An entry of a key that is refused while its neighbours count. */
+export interface NativeReject {
+  readonly id: string;
+  readonly reason: string;
+}
+
+/** Services that a key counts for without being listed as theirs; only rows with `combine` have them. */
+interface Elsewhere {
+  readonly also?: readonly NativeService[];
+}
+
 /** What a key says. `skip`: no instance and no fault (markers, other categories). */
 export type Parsed =
-  | { readonly kind: 'instances'; readonly service: NativeService; readonly instances: readonly NativeInstance[] }
-  | { readonly kind: 'skip'; readonly service?: NativeService }
-  | { readonly kind: 'bad'; readonly service?: NativeService; readonly id: string; readonly reason: string };
+  | ({
+      readonly kind: 'instances';
+      readonly service: NativeService;
+      readonly instances: readonly NativeInstance[];
+      readonly rejected?: readonly NativeReject[];
+      /** A word for the row's own `combine`. */
+      readonly tag?: string;
+    } & Elsewhere)
+  | ({ readonly kind: 'skip'; readonly service?: NativeService } & Elsewhere)
+  | ({ readonly kind: 'bad'; readonly service?: NativeService; readonly id: string; readonly reason: string } & Elsewhere);
+
+/** One key of a service as {@link Layout.combine} sees it. */
+export interface Member {
+  /** Below the prefix. */
+  readonly key: string;
+  readonly instances: readonly Instance[];
+  readonly tag?: string;
+}
+
+/** A change of one entry inside a value that holds many. */
+export interface Edit {
+  readonly id: string;
+  readonly host: string;
+  readonly port: number;
+  /** On the layout's scale; null: take it out. */
+  readonly weight: number | null;
+  /** We wrote this entry; a foreign one that differs is left alone. */
+  readonly ours: boolean;
+}
+
+/** The value after some edits (null: nothing to change), and the ids of entries that belong to somebody else. */
+export interface Edited {
+  readonly value: string | null;
+  readonly foreign: ReadonlySet<string>;
+}
 
 /** What a row writes. `weight` is on the layout's scale. */
 export interface Writable {
@@ -51,20 +96,33 @@ export interface Layout {
   readonly weightStep?: number;
   /** A weight of 0 means the normal one to its readers, so that 0 cannot be written. */
   readonly noZeroWeight?: true;
-  /** Keys live under a lease, so that presence says something about health. */
-  readonly leased: boolean;
+  /** Keys live under a lease, so that presence says something about health. `optional`: some do; ours will. */
+  readonly leased: boolean | 'optional';
+  /** Keys name a namespace; else all services are in the source's own. */
+  readonly namespaced?: true;
   readonly reads: readonly InstanceField[];
   readonly keeps: readonly InstanceField[];
   parse(key: string, value: Uint8Array): Parsed;
   /** All keys of a service begin with this; null: only a list of the whole prefix finds them. */
   servicePrefix(service: NativeService): string | null;
-  /** Present where weir may write. `idOf` makes the id that the key will carry; `keyOf` must undo `parse`. */
+  /**
+   * Rules across the keys of one service (which of them count, weights, ids). Members come in the order of their keys; the answer has
+   * one item for each: its instances, or null when the key does not count. Missing: every key counts as it is.
+   */
+  combine?(service: NativeService, members: readonly Member[]): readonly (readonly Instance[] | null)[];
+  /** Present where weir may write keys of its own. `idOf` makes the id that the key will carry; `keyOf` must undo `parse`. */
   readonly write?: {
     idOf(instance: Instance): string;
     keyOf(service: NativeService, id: string): string;
     valueOf(record: Writable): string;
     /** Why this service or instance cannot be written, or null. */
     refuse?(service: NativeService, instance: Instance): string | null;
+  };
+  /** Present where one key, made by somebody else, holds all instances of a service and weir may change entries inside it. */
+  readonly edit?: {
+    idOf(instance: Instance): string;
+    /** Everything but the entries named (and a time stamp, Unix seconds) stays as it is; a string: why the value must not be touched. */
+    apply(value: Uint8Array, edits: readonly Edit[], nowSeconds: number): Edited | string;
   };
 }
 
