@@ -7,5 +7,6 @@ export const adapterKinds: ReadonlyMap<string, () => Promise<{ readonly factory:
   ['file', () => import('./file/index.ts')],
   ['etcd', () => import('./etcd/index.ts')],
   ['consul', () => import('./consul/index.ts')],
+  ['polaris', () => import('./polaris/index.ts')],
   ['l5', () => import('./l5/index.ts')],
 ]);

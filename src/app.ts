@@ -6,7 +6,7 @@ import type { AdapterLoader } from './adapter/contract.ts';
 import { createApi } from './api/server.ts';
 import { apiPorts } from './app/api-ports.ts';
 import { adapterLoader } from './app/loader.ts';
-import { isAlive, nofileLimit, ownUid, PressureMeter, surroundings } from './app/process-facts.ts';
+import { isAlive, nofileLimit, ownLife, ownUid, PressureMeter, surroundings } from './app/process-facts.ts';
 import { MAIN_LISTENER, ProxyUser, proxyUpdate } from './app/proxy-user.ts';
 import { readinessWaits } from './app/readiness.ts';
 import { RegistrationHealth } from './app/registration-health.ts';
@@ -124,7 +124,7 @@ async function start(base: Base): Promise<RunningApp> {
 
   const uid = ownUid();
   const stateDir = settings.state.dir;
-  const lock = await lockDirectory(stateDir, process.pid, isAlive);
+  const lock = await lockDirectory(stateDir, ownLife(), isAlive);
   ends.push(() => lock.release());
   const { lastGoodMaxAge: maxAge } = settings.state;
   const lastGood = await loadLastGood({ directory: stateDir, wallNow: clock.wallNow(), maxAge, uid, metrics, events });

@@ -61,7 +61,7 @@ function told({ service, instances }: Pick<KeyRecord, 'service' | 'instances'>):
       `w${weight}`,
       ...(protocol === undefined ? [] : [protocol]),
       ...(version === undefined ? [] : [version]),
-      ...[...metadata].map(([key, value]) => `${key}=${value}`),
+      ...[...metadata].map(([key, value]) => `${key}=${value}`).sort(),
     ].join(' '),
   );
 }
@@ -152,7 +152,7 @@ const VECTORS: readonly (readonly [layout: string, key: string, value: string, w
     'skydns',
     '/skydns/local/svc/x1',
     '{"host":"fd00::7","port":80,"weight":20,"priority":5,"group":"g","ttl":60,"targetstrip":1,"text":null}',
-    ['svc.local x1 [fd00::7]:80 w20 priority=5 group=g'],
+    ['svc.local x1 [fd00::7]:80 w20 group=g priority=5'],
   ],
   ['skydns', '/skydns/local/svc/x1', '{"text":"only text"}', 'skip'],
   ['skydns', '/skydns/local/svc/x1', '{"host":"10.0.0.7","port":25,"mail":true}', 'skip'],
@@ -186,7 +186,7 @@ const VECTORS: readonly (readonly [layout: string, key: string, value: string, w
     'apisix',
     '/apisix/upstreams/1',
     '{"nodes":[{"host":"10.0.0.8","weight":1},{"host":"fd00::8","port":81,"weight":2,"priority":-1,"metadata":{"a":"b"}}]}',
-    ['1 10.0.0.8:80 10.0.0.8:80 w100', '1 [fd00::8]:81 [fd00::8]:81 w200 priority=-1 a=b'],
+    ['1 10.0.0.8:80 10.0.0.8:80 w100', '1 [fd00::8]:81 [fd00::8]:81 w200 a=b priority=-1'],
   ],
   ['apisix', '/apisix/upstreams/1', '{"nodes":{"fd00::8":1}}', 'bad'],
   ['apisix', '/apisix/upstreams/1', '{"nodes":{"10.0.0.8:80":"1"}}', 'bad'],
@@ -198,7 +198,7 @@ const VECTORS: readonly (readonly [layout: string, key: string, value: string, w
     'apisix-seed',
     '/apisix/upstreams/1',
     '{"id":"1","_service_name":"web","_discovery_type":"nacos","nodes":[{"host":"10.0.0.8","port":80,"weight":1}]}',
-    ['1 10.0.0.8:80 10.0.0.8:80 w100 service_name=web discovery_type=nacos'],
+    ['1 10.0.0.8:80 10.0.0.8:80 w100 discovery_type=nacos service_name=web'],
   ],
   ['apisix-seed', '/apisix/upstreams/1', '{"service_name":"web","discovery_type":"nacos"}', 'skip'],
   [

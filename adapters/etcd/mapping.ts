@@ -3,6 +3,7 @@
 import { canonicalHost } from '../../src/kernel/address.ts';
 import { type DialPolicy, REFUSAL_TEXT } from '../../src/kernel/dial.ts';
 import { type Instance, type Locality, NORMAL_WEIGHT, nativeWeight, scaleWeight } from '../../src/model/instance.ts';
+import { sharedInterner } from '../../src/model/intern.ts';
 import { boundedMetadata, sameMetadata } from '../../src/model/metadata.ts';
 import { nameFault, type ServiceKey, serviceId } from '../../src/model/service.ts';
 import type { RejectedRecord } from '../../src/model/snapshot.ts';
@@ -31,7 +32,8 @@ export interface MappingOptions {
   readonly count: (what: string, by?: number) => void;
 }
 
-const NOTHING: KeyRecord = { service: null, instances: [], rejected: [] };
+const NONE_REJECTED: readonly RejectedRecord[] = [];
+const NOTHING: KeyRecord = { service: null, instances: [], rejected: NONE_REJECTED };
 
 /**
  * One key of the store → its record. `last`: the record it had (kept for a value that became undecodable, rule 12); it is returned
@@ -51,7 +53,7 @@ function newRecord(key: string, kv: KeyValue, last: KeyRecord | null, options: M
     return NOTHING;
   }
   const also = alsoOf(parsed, options.namespace);
-  if (parsed.kind === 'skip') return { service, instances: [], rejected: [], ...also };
+  if (parsed.kind === 'skip') return { service, instances: [], rejected: NONE_REJECTED, ...also };
   if (parsed.kind === 'bad') {
     options.count('keys.bad');
     return {
@@ -68,11 +70,15 @@ function newRecord(key: string, kv: KeyValue, last: KeyRecord | null, options: M
   };
   for (const one of parsed.instances) {
     const made = instanceOf(one, kv, options);
-    if (typeof made !== 'string') instances.push(made);
+    // A large store repeats the same few labels; what is shared here, the catalog takes as it is.
+    if (typeof made !== 'string') instances.push(sharedInterner.instance(made, made.metadata));
     else reject(one.id, made);
   }
   for (const { id, reason } of parsed.rejected ?? []) reject(id, reason);
-  return { service, instances, rejected, ...also, ...(parsed.tag === undefined ? {} : { tag: parsed.tag }) };
+  const refused = rejected.length === 0 ? NONE_REJECTED : rejected;
+  // A literal where it is possible: there is one for each key, and an object put together by spreads costs three times the memory.
+  if (parsed.also === undefined && parsed.tag === undefined) return { service, instances, rejected: refused };
+  return { service, instances, rejected: refused, ...also, ...(parsed.tag === undefined ? {} : { tag: parsed.tag }) };
 }
 
 function alsoOf({ also }: Parsed, namespace: string): { also?: readonly ServiceKey[] } {
@@ -126,7 +132,7 @@ function parse(key: string, kv: KeyValue, { layout, prefix, count }: MappingOpti
 export function serviceKeyOf(native: NativeService, namespace: string): ServiceKey | null {
   const key = { namespace: native.namespace ?? namespace, name: native.name };
   if (nameFault(key.name) !== null || nameFault(key.namespace) !== null || key.namespace.includes('/')) return null;
-  return key;
+  return sharedInterner.service(key);
 }
 
 const LIFTED = new Set(['version', 'protocol', 'region', 'zone', 'campus']);

@@ -1,7 +1,7 @@
 // What counts as pressure of the event loop.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { LastingDelay, PressureMeter } from './process-facts.ts';
+import { isAlive, LastingDelay, ownLife, PressureMeter } from './process-facts.ts';
 
 test('one stall of the event loop is no overload, however long: requests after it are served', () => {
   const lasting = new LastingDelay();
@@ -22,4 +22,12 @@ test('a meter shows shares of memory and descriptors, and no loop delay at its f
   assert.ok(memory > 0 && memory < 1);
   assert.ok(fds > 0 && fds < 0.1);
   assert.equal(loopDelay, 0);
+});
+
+test('a lock of a crashed life does not stop the next start when another process has got its pid', () => {
+  const own = ownLife();
+  assert.equal(isAlive(own), true);
+  assert.equal(isAlive({ pid: own.pid, birth: 'another-boot 1' }), false);
+  assert.equal(isAlive({ pid: 1, birth: '' }), true, 'unknown birth: whoever has the pid');
+  assert.equal(isAlive({ pid: 2 ** 22 + 1, birth: '' }), false);
 });

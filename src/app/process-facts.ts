@@ -4,6 +4,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { homedir, hostname, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import type { ProcessLife } from '../kernel/durable-file.ts';
 import type { PressureSample } from '../proxy/overload.ts';
 import type { Surroundings } from '../settings/references.ts';
 
@@ -19,14 +20,33 @@ export function ownUid(): number | null {
   return process.getuid?.() ?? null;
 }
 
-/** Signal 0 asks whether a process lives; one of another user lives, too. */
-export function isAlive(pid: number): boolean {
+/** This process, told from any other that gets its pid. */
+export function ownLife(): ProcessLife {
+  return { pid: process.pid, birth: birthOf(process.pid) };
+}
+
+/** Boot of the host and start within it (proc(5), field 22); empty where there is no /proc. */
+function birthOf(pid: number): string {
   try {
-    process.kill(pid, 0);
-    return true;
-  } catch (thrown) {
-    return thrown instanceof Error && 'code' in thrown && thrown.code === 'EPERM';
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    const started = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+    return `${readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()} ${started}`;
+  } catch {
+    return '';
   }
+}
+
+/** Does this life go on? Another process with its pid (after a crash and a restart of the host) is not it. */
+export function isAlive({ pid, birth }: ProcessLife): boolean {
+  try {
+    // Signal 0 only asks.
+    process.kill(pid, 0);
+  } catch (thrown) {
+    // A process of another user lives, too.
+    if (!(thrown instanceof Error && 'code' in thrown && thrown.code === 'EPERM')) return false;
+  }
+  const now = birthOf(pid);
+  return birth === '' || now === '' || now === birth;
 }
 
 /** Default state directory: the system's as root, else the user's. */

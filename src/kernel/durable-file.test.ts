@@ -52,13 +52,25 @@ test('only a plain, small file of our own is read', async () => {
 
 test('a state directory has one owner, and a dead owner is replaced', async () => {
   const state = join(directory, 'state');
-  const lock = await lockDirectory(state, 100, (pid) => pid === 100);
+  const lock = await lockDirectory(state, { pid: 100, birth: 'a' }, ({ pid }) => pid === 100);
   await assert.rejects(
-    lockDirectory(state, 200, (pid) => pid === 100),
+    lockDirectory(state, { pid: 200, birth: 'b' }, ({ pid }) => pid === 100),
     (thrown: unknown) => thrown instanceof WeirError && thrown.code === 'STATE_LOCKED',
   );
-  const taken = await lockDirectory(state, 200, () => false);
+  const taken = await lockDirectory(state, { pid: 200, birth: 'b' }, () => false);
   await taken.release();
   await lock.release();
   assert.deepEqual(await readdir(state), []);
+});
+
+test('a lock that a crash left behind is asked about with the life that wrote it, not with its pid alone', async () => {
+  const state = join(directory, 'crashed');
+  await lockDirectory(state, { pid: 100, birth: 'boot-1 5' }, () => false);
+  const asked: string[] = [];
+  const lock = await lockDirectory(state, { pid: 200, birth: 'boot-2 9' }, ({ pid, birth }) => {
+    asked.push(`${pid} ${birth}`);
+    return false;
+  });
+  assert.deepEqual(asked, ['100 boot-1 5']);
+  await lock.release();
 });

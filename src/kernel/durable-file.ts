@@ -66,26 +66,38 @@ export interface DirectoryLock {
   release(): Promise<void>;
 }
 
+/** A life of a process: pids are used again after a restart of the host or of a container. */
+export interface ProcessLife {
+  readonly pid: number;
+  /** Tells this life from every other of the same pid; empty where it cannot be known. */
+  readonly birth: string;
+}
+
 /**
- * Takes `<directory>/lock` for the process `pid`. Throws WeirError STATE_LOCKED when a living process holds it.
- * `isAlive` tells whether a pid is a living process (app passes a signal-0 test).
+ * Takes `<directory>/lock` for the process `self`. Throws WeirError STATE_LOCKED when a living process holds it.
+ * `isAlive` tells whether a life still goes on (app asks the system).
  */
-export async function lockDirectory(directory: string, pid: number, isAlive: (pid: number) => boolean): Promise<DirectoryLock> {
+export async function lockDirectory(
+  directory: string,
+  self: ProcessLife,
+  isAlive: (holder: ProcessLife) => boolean,
+): Promise<DirectoryLock> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const path = `${directory}/lock`;
   for (let round = 0; round < 3; round++) {
     try {
       const file = await open(path, 'wx', PRIVATE_MODE);
-      await writeAll(file, Buffer.from(`${pid}\n`));
+      await writeAll(file, Buffer.from(`${self.pid} ${self.birth}\n`));
       await file.close();
       return { release: () => rm(path, { force: true }) };
     } catch (thrown) {
       if ((await stat(path).catch(() => null)) === null && round === 2) throw thrown;
     }
-    const holder = Number.parseInt(await readFile(path, 'utf8').catch(() => ''), 10);
-    if (holder !== pid && Number.isInteger(holder) && isAlive(holder)) {
-      throw new WeirError('STATE_LOCKED', `state directory ${directory} is in use by process ${holder}`, {
-        details: { pid: holder },
+    const [pid = '', ...birth] = (await readFile(path, 'utf8').catch(() => '')).trim().split(' ');
+    const holder: ProcessLife = { pid: Number.parseInt(pid, 10), birth: birth.join(' ') };
+    if (holder.pid !== self.pid && Number.isInteger(holder.pid) && isAlive(holder)) {
+      throw new WeirError('STATE_LOCKED', `state directory ${directory} is in use by process ${holder.pid}`, {
+        details: { pid: holder.pid },
       });
     }
     await rm(path, { force: true });

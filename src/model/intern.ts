@@ -2,7 +2,7 @@
 // Called by adapters that keep what they read, and by catalog at intake; must never grow without bound.
 import { type Instance, type Locality, NO_METADATA, sameLocality } from './instance.ts';
 import { sameMetadata } from './metadata.ts';
-import { compareText } from './service.ts';
+import { compareText, type ServiceKey, serviceId } from './service.ts';
 
 const CAPACITY = 20_000;
 const RECENT = 4;
@@ -47,6 +47,7 @@ class Recent<T> {
 /** Shares strings, localities and metadata maps of instances. */
 export class Interner {
   readonly #texts = new Pool<string>();
+  readonly #services = new Pool<ServiceKey>();
   readonly #localities = new Pool<Locality>();
   readonly #recentLocalities = new Recent<Locality>(sameLocality);
   readonly #metadata = new Pool<ReadonlyMap<string, string>>();
@@ -56,6 +57,12 @@ export class Interner {
     return this.#texts.find(value) ?? this.#texts.add(value, value);
   }
 
+  /** One key object per service, however many records name it. */
+  service(key: ServiceKey): ServiceKey {
+    const id = serviceId(key);
+    return this.#services.find(id) ?? this.#services.add(id, key);
+  }
+
   /** The same instance with shared parts. `metadata` replaces its own (forged markers taken out). */
   instance(given: Instance, metadata: ReadonlyMap<string, string>): Instance {
     const { id, host, port, transport, weight, health, isolated, protocol, version, locality } = given;
@@ -63,38 +70,27 @@ export class Interner {
     const place = locality === undefined ? undefined : this.#locality(locality);
     // Made by the adapter through this interner: there is nothing left to share.
     if (shared === given.metadata && place === locality) return given;
-    // Whole literals where they are possible: objects put together by spreads cost three times the memory.
-    if (protocol === undefined && version === undefined && locality === undefined) {
-      return { id, host, port, transport, weight, health, isolated, metadata: shared };
+    // A literal for each combination: objects put together by spreads cost three times the memory, and there is one per instance.
+    const must = { id, host, port, transport, weight, health, isolated, metadata: shared };
+    if (protocol === undefined && version === undefined && place === undefined) return must;
+    return this.#withLabels(must, protocol, version, place);
+  }
+
+  #withLabels(must: Instance, protocol?: string, version?: string, locality?: Locality): Instance {
+    const { id, host, port, transport, weight, health, isolated, metadata } = must;
+    const p = protocol === undefined ? null : this.text(protocol);
+    const v = version === undefined ? null : this.text(version);
+    if (p === null && v === null) {
+      return locality === undefined ? must : { id, host, port, transport, weight, health, isolated, metadata, locality };
     }
-    if (protocol !== undefined && version !== undefined && place !== undefined) {
-      return {
-        id,
-        host,
-        port,
-        transport,
-        weight,
-        health,
-        isolated,
-        metadata: shared,
-        protocol: this.text(protocol),
-        version: this.text(version),
-        locality: place,
-      };
+    if (locality === undefined) {
+      if (p === null) return { id, host, port, transport, weight, health, isolated, metadata, version: v ?? '' };
+      if (v === null) return { id, host, port, transport, weight, health, isolated, metadata, protocol: p };
+      return { id, host, port, transport, weight, health, isolated, metadata, protocol: p, version: v };
     }
-    return {
-      id,
-      host,
-      port,
-      transport,
-      weight,
-      health,
-      isolated,
-      metadata: shared,
-      ...(protocol === undefined ? NOTHING : { protocol: this.text(protocol) }),
-      ...(version === undefined ? NOTHING : { version: this.text(version) }),
-      ...(place === undefined ? NOTHING : { locality: place }),
-    };
+    if (p === null) return { id, host, port, transport, weight, health, isolated, metadata, version: v ?? '', locality };
+    if (v === null) return { id, host, port, transport, weight, health, isolated, metadata, protocol: p, locality };
+    return { id, host, port, transport, weight, health, isolated, metadata, protocol: p, version: v, locality };
   }
 
   metadata(given: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
@@ -114,8 +110,6 @@ export class Interner {
     return this.#recentLocalities.add(this.#localities.find(key) ?? this.#localities.add(key, given));
   }
 }
-
-const NOTHING = {};
 
 /** The interner of the process: what an adapter shares by it, the catalog takes as it is. A cache of values, nothing depends on it. */
 export const sharedInterner = new Interner();

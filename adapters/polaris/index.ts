@@ -1,0 +1,14 @@
+// Owns the entry of kind polaris. Called by adapters/index.ts only.
+import type { Adapter, AdapterDeps, AdapterFactory, SourceOptions } from '../../src/adapter/contract.ts';
+import { PolarisAdapter } from './adapter.ts';
+import { ConfigSchema, resolveConfig } from './config.ts';
+import { refusingAdapter } from './refusing.ts';
+
+function create(config: unknown, options: SourceOptions, deps: AdapterDeps): Adapter {
+  const resolved = resolveConfig(config, options);
+  if (typeof resolved === 'string') return refusingAdapter(`polaris: ${resolved}`);
+  return new PolarisAdapter(resolved, options, deps);
+}
+
+/** Polaris 1.18 over gRPC, with its HTTP API as a fallback; see README.md. */
+export const factory: AdapterFactory = { kind: 'polaris', config: ConfigSchema, create };
