@@ -1,7 +1,7 @@
 // Faults of weir's own process and host while requests run (reliability.md C1, C2, C4, C6, C7, C10, C12).
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { openSync, readdirSync, renameSync } from 'node:fs';
+import { openSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { randomBelow, seededRandom } from '../../src/kernel/random.ts';
 import { eventually } from '../support/eventually.ts';
@@ -67,11 +67,28 @@ describe('faults of the process', { concurrency: false }, () => {
         assert.equal(await weir.status('/readyz'), 200);
       }
       times.sort((a, b) => a - b);
-      const limit = await startLimitMs(1_000);
+      // Beside other tests only a start that waits for something shows; the figure itself is row 3 of long.full and the bench of starts.
+      const limit = await startLimitMs(4_000);
       assert.ok(
         (times[2] ?? 0) < limit,
         `exec to first 200: ${times.map(Math.round).join(' ')} ms, limit ${Math.round(limit)} ms`,
       );
+    }));
+
+  it('C1: a lock left by a crash does not stop the next start, though its pid is in use by another process', () =>
+    onBench(async (bench) => {
+      const upstreams = await bench.farm(1);
+      const config = bench.config(`sources:\n  - {id: fixed, kind: file, path: ${bench.services(upstreams)}}\n`);
+      const first = await bench.weir(config);
+      await first.kill();
+      const lock = bench.path('state/lock');
+      const [pid = '', ...birth] = readFileSync(lock, 'utf8').trim().split(' ');
+      assert.equal(Number(pid), first.child.pid);
+      writeFileSync(lock, `${process.pid} ${birth.join(' ')}\n`);
+      const second = await bench.weir(config);
+      await bench.ready(second, 1);
+      // And a living one is respected.
+      await assert.rejects(bench.weir(config), /STATE_LOCKED/);
     }));
 
   it('C2: SIGTERM with 200 requests in flight and busy keep-alive clients: 0 failed, exit 0 in time', () =>
@@ -202,8 +219,11 @@ describe('faults of the process', { concurrency: false }, () => {
         );
         assert.equal((await weir.service(SERVICE)).instances.length, 3, what);
       }
-      const faults = weir.events('config_reload_failed').map((event) => JSON.stringify(event));
-      assert.ok(faults.length >= bad.length - 1, `refusals: ${faults.length}`);
+      const faults = await eventually(() => {
+        const seen = weir.events('config_reload_failed').map((event) => JSON.stringify(event));
+        assert.ok(seen.length >= bad.length - 1, `refusals in the log: ${seen.length}`);
+        return seen;
+      });
       assert.ok(
         faults.some((fault) => /weir\.yaml:\d+:\d+/.test(fault)),
         faults[0],

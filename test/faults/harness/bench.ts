@@ -1,5 +1,6 @@
 // What most fault tests stand on: a folder, upstream processes, a weir process, a load and a reader of the catalog, all ended in the
 // reverse order, with the seed printed on failure. Called by the fault tests.
+import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -84,7 +85,21 @@ export class FaultBench {
 
   /** The service is there with so many instances. */
   async ready(weir: WeirProcess, instances: number, service = SERVICE): Promise<void> {
-    await eventually(async () => (await weir.service(service)).instances.length === instances, 10_000, 25);
+    await eventually(
+      async () => {
+        const view = await weir.service(service);
+        const seen = view.instances.map(({ id, held, verdict }) => `${id}${held ? ' held' : ''} ${verdict}`);
+        assert.equal(seen.length, instances, `${seen.join(', ')} of ${JSON.stringify(view.sources)}`);
+      },
+      10_000,
+      25,
+    );
+  }
+
+  /** So many instances of the service are held. */
+  async held(weir: WeirProcess, n: number, withinMs = 10_000, service = SERVICE): Promise<void> {
+    const count = async (): Promise<number> => (await weir.service(service)).instances.filter(({ held }) => held).length;
+    await eventually(async () => assert.equal(await count(), n), withinMs, 25);
   }
 
   load(weir: { readonly proxyPort: number }, options: Partial<LoadOptions> = {}): Load {

@@ -51,7 +51,7 @@ export const CORRUPTIONS: readonly Corruption[] = [
     spoil(path, bytes, random) {
       const copy = Buffer.from(bytes);
       const at = randomBelow(random, copy.length);
-      copy.fill(0, at, at + 1 + randomBelow(random, 4_096));
+      copy.fill(0, at, Math.min(copy.length, at + 1 + randomBelow(random, 4_096)));
       writeFileSync(path, copy);
     },
   },

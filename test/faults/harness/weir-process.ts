@@ -2,9 +2,13 @@
 // must never signal a process that it did not start.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const MAIN = fileURLToPath(new URL('../../../src/cli/main.ts', import.meta.url));
+/** Compiled code of weir, shared by all tests of this user: a second start is what an operator sees. */
+const CACHE = join(tmpdir(), `weir-test-cache-${process.getuid?.() ?? 0}`);
 const SAID = /API on http:\/\/([^,]+), proxy on ([^\s]+)/;
 
 export interface SourceState {
@@ -82,8 +86,12 @@ export class WeirProcess {
     return Number(new RegExp(`${peak ? 'VmHWM' : 'VmRSS'}:\\s+(\\d+) kB`).exec(status)?.[1]) / 1_024;
   }
 
-  openFiles(): number {
-    return Number(/FDSize:\s+(\d+)/.exec(readFileSync(`/proc/${this.child.pid}/status`, 'utf8'))?.[1]);
+  /** Processor time of the whole process so far, ms. */
+  cpuMs(): number {
+    const stat = readFileSync(`/proc/${this.child.pid}/stat`, 'utf8');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    // Fields 14 and 15 of proc(5), in ticks of 10 ms.
+    return (Number(fields[11]) + Number(fields[12])) * 10;
   }
 
   /** A JSON answer of the API. */
@@ -148,7 +156,7 @@ export async function startWeir(configPath: string, options: StartOptions = {}):
   const began = performance.now();
   const child = spawn(process.execPath, ['--disable-proto=throw', ...(options.nodeArgs ?? []), MAIN, 'run', '-c', configPath], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...options.env },
+    env: { ...process.env, XDG_CACHE_HOME: CACHE, ...options.env },
   });
   const chunks: string[] = [];
   child.stdout?.on('data', (chunk: Buffer) => chunks.push(chunk.toString('utf8')));

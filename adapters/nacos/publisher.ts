@@ -1,0 +1,172 @@
+// Owns what we have registered on our gRPC connection: the whole set of each service, sent whole at each change, and again on every
+// new connection (section 5, rules 1 and 2). Called by adapter.ts and line.ts; must never send a part of a set.
+import type { AdapterDeps } from '../../src/adapter/contract.ts';
+import { reconnectDelay } from '../../src/kernel/backoff.ts';
+import { asSourceError, type SourceError } from '../../src/model/snapshot.ts';
+import type { Line, LineUser } from './line.ts';
+import { type NativeInstance, type NativeName, nativeId } from './mapping.ts';
+import type { Session } from './session.ts';
+
+interface Group {
+  readonly native: NativeName;
+  /** What should be there, by native id. */
+  readonly wanted: Map<string, NativeInstance>;
+  /** Number of the session on which `sent` stands. */
+  sentOn: number;
+  sent: ReadonlyMap<string, NativeInstance>;
+  sending: Promise<void>;
+}
+
+const NOTHING: ReadonlyMap<string, NativeInstance> = new Map();
+
+export class Publisher implements LineUser {
+  readonly #deps: AdapterDeps;
+  readonly #groups = new Map<string, Group>();
+  readonly #closed = new AbortController();
+  #line: Line | null = null;
+  #session: Session | null = null;
+  #returning = false;
+
+  constructor(deps: AdapterDeps) {
+    this.#deps = deps;
+  }
+
+  bind(line: Line): void {
+    this.#line = line;
+  }
+
+  /** The instance as it was put last; null: not ours. */
+  find(native: NativeName, id: string): NativeInstance | null {
+    return this.#groups.get(idOf(native))?.wanted.get(id) ?? null;
+  }
+
+  /** Upserts; all of one service go in one call. Rejects with SourceError, and then nothing of it is kept. */
+  async put(native: NativeName, instances: readonly NativeInstance[], signal: AbortSignal): Promise<void> {
+    const group = this.#group(native);
+    await this.#change(group, signal, (wanted) => {
+      for (const instance of instances) wanted.set(nativeId(instance), instance);
+    });
+  }
+
+  /** Idempotent. Without a connection there is nothing to take away: it went with the connection. */
+  async remove(native: NativeName, ids: readonly string[], signal: AbortSignal): Promise<void> {
+    const group = this.#groups.get(idOf(native));
+    if (group === undefined || !ids.some((id) => group.wanted.has(id))) return;
+    await this.#change(group, signal, (wanted) => {
+      for (const id of ids) wanted.delete(id);
+    });
+    if (group.wanted.size === 0 && group.sent.size === 0) this.#groups.delete(idOf(native));
+  }
+
+  async attached(session: Session): Promise<void> {
+    this.#session = session;
+    await Promise.allSettled([...this.#groups.values()].map((group) => this.#send(group, NEVER)));
+  }
+
+  lost(): void {
+    this.#session = null;
+    void this.#return();
+  }
+
+  close(): void {
+    this.#closed.abort(new Error('the source is closed'));
+    this.#groups.clear();
+  }
+
+  #group(native: NativeName): Group {
+    const id = idOf(native);
+    const known = this.#groups.get(id);
+    if (known !== undefined) return known;
+    const group: Group = { native, wanted: new Map(), sentOn: -1, sent: NOTHING, sending: Promise.resolve() };
+    this.#groups.set(id, group);
+    return group;
+  }
+
+  async #change(group: Group, signal: AbortSignal, change: (wanted: Map<string, NativeInstance>) => void): Promise<void> {
+    const before = new Map(group.wanted);
+    change(group.wanted);
+    if (
+      this.#session === null &&
+      group.wanted.size <= before.size &&
+      [...group.wanted].every(([id, one]) => before.get(id) === one)
+    )
+      return;
+    try {
+      await this.#send(group, signal);
+    } catch (thrown) {
+      // What a refused batch held before is still there (seen: a refused batch changes nothing); ours is taken back to it.
+      for (const id of [...group.wanted.keys()]) if (!before.has(id)) group.wanted.delete(id);
+      for (const [id, one] of before) group.wanted.set(id, one);
+      if (group.wanted.size === 0 && group.sent.size === 0) this.#groups.delete(idOf(group.native));
+      throw thrown;
+    }
+  }
+
+  /** One call at a time for each service; the last one that is sent is what is wanted then. */
+  #send(group: Group, signal: AbortSignal): Promise<void> {
+    const turn = group.sending.then(() => this.#sendNow(group, signal));
+    group.sending = turn.catch(() => {});
+    return turn;
+  }
+
+  async #sendNow(group: Group, signal: AbortSignal): Promise<void> {
+    const line = this.#line;
+    if (line === null) return;
+    const session = this.#session ?? (await line.enter(signal));
+    if (session === null) return;
+    const all = [...group.wanted.values()];
+    const there = group.sentOn === session.number ? group.sent : NOTHING;
+    // What the server has already is not sent again: it would push to every subscriber.
+    if (all.length === there.size && all.every((one) => there.get(nativeId(one)) === one)) return;
+    const gone = [...there.values()].filter((one) => !group.wanted.has(nativeId(one)));
+    if (session.oneByOne) for (const one of gone) await this.#call(session, group, 'deregisterInstance', one, signal);
+    const [only] = all;
+    if (all.length > 1) {
+      const fields = { ...serviceOf(group), type: 'batchRegisterInstance', instances: all };
+      await session.call('BatchInstanceRequest', fields, signal);
+    } else if (only !== undefined) await this.#call(session, group, 'registerInstance', only, signal);
+    // Takes the whole entry away, whatever instance it names.
+    else if (!session.oneByOne)
+      for (const one of gone.slice(0, 1)) await this.#call(session, group, 'deregisterInstance', one, signal);
+    group.sentOn = session.number;
+    group.sent = new Map(group.wanted);
+  }
+
+  async #call(session: Session, group: Group, type: string, instance: NativeInstance, signal: AbortSignal): Promise<void> {
+    await session.call('InstanceRequest', { ...serviceOf(group), type, instance }, signal);
+  }
+
+  /** Registrations vanish with their connection: while we hold any, we come back ourselves, as the back-off allows. */
+  async #return(): Promise<void> {
+    const line = this.#line;
+    if (this.#returning || line === null) return;
+    this.#returning = true;
+    const { clock, random } = this.#deps;
+    try {
+      for (let attempt = 1; this.#groups.size > 0 && this.#session === null && !this.#closed.signal.aborted; attempt++) {
+        try {
+          await line.enter(this.#closed.signal);
+          break;
+        } catch (thrown) {
+          this.#closed.signal.throwIfAborted();
+          const error: SourceError = asSourceError(thrown);
+          await clock.sleep(Math.max(reconnectDelay(attempt, random), error.retryAfterMs ?? 0), this.#closed.signal);
+        }
+      }
+    } catch {
+      // Closed.
+    } finally {
+      this.#returning = false;
+    }
+  }
+}
+
+const NEVER = new AbortController().signal;
+
+function serviceOf({ native }: Group): { readonly serviceName: string; readonly groupName: string } {
+  return { serviceName: native.name, groupName: native.group };
+}
+
+function idOf({ group, name }: NativeName): string {
+  return `${group}@@${name}`;
+}
