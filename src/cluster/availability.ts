@@ -11,7 +11,7 @@ export interface Availability {
   readonly panic: boolean;
   /** May be picked by anyone. */
   readonly candidates: readonly Endpoint[];
-  /** Half-open with the slot free: one request each. */
+  /** With a free half-open slot: one request each. Taken from the end, where those stand that have waited longest. */
   readonly slots: readonly Endpoint[];
   /** True when at least one endpoint is out for its breaker alone. */
   readonly breakerBlocks: boolean;
@@ -30,7 +30,8 @@ export function isWell(endpoint: Endpoint, shares: Shares): boolean {
 
 /**
  * Sorts endpoints into candidates and free half-open slots. Panic is computed over the eligible ones: an operator who isolates hosts or
- * takes their weight does not thereby call for the unhealthy rest. Panic ignores verdict and ejection, never a breaker.
+ * takes their weight does not thereby call for the unhealthy rest. Panic ignores verdict and ejection, never a breaker; but an open
+ * breaker then offers its one slot early, so that breakers are not the outage themselves.
  */
 export function availability(endpoints: Iterable<Endpoint>, shares: Shares, panicThreshold: number): Availability {
   const eligible: Endpoint[] = [];
@@ -41,7 +42,7 @@ export function availability(endpoints: Iterable<Endpoint>, shares: Shares, pani
     eligible.push(endpoint);
     if (!isWell(endpoint, shares)) continue;
     well.push(endpoint);
-    if (endpoint.breaker?.kind !== 'open') available++;
+    if (endpoint.breaker?.sleeping !== true) available++;
   }
   const panic = inPanic(available, eligible.length, panicThreshold);
   return byBreaker(panic ? eligible : well, panic);
@@ -52,9 +53,15 @@ function byBreaker(set: readonly Endpoint[], panic: boolean): Availability {
   const slots: Endpoint[] = [];
   for (const endpoint of set) {
     if (endpoint.breakerClosed) candidates.push(endpoint);
-    else if (endpoint.breaker?.slotFree === true) slots.push(endpoint);
+    else if (endpoint.breaker?.slotFree === true || (panic && endpoint.earlySlotFree)) slots.push(endpoint);
   }
+  // In turn: else, with little traffic and no retries, the same dead endpoint would be asked each second and the living one never.
+  if (panic) slots.sort((a, b) => earlySince(b) - earlySince(a));
   return { panic, candidates, slots, breakerBlocks: candidates.length < set.length };
+}
+
+function earlySince(endpoint: Endpoint): number {
+  return endpoint.breaker?.earlySince ?? 0;
 }
 
 function hasShare(endpoint: Endpoint, shares: ReadonlyMap<string, number>): boolean {

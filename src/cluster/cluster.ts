@@ -61,6 +61,7 @@ export class Cluster implements PickCluster {
       policy: () => this.#policy,
       eligibleHosts: () => this.#eligibleHosts(),
       pickersChanged: () => this.#pickersChanged(),
+      earlyOffered: () => this.#picks?.panic === true && this.#pickersChanged(),
       drainOverdue: (endpoint) => endpoint.drainPool(),
     });
     this.#table.apply(update.endpoints, deps.clock.now());
@@ -292,7 +293,7 @@ function endpointState(endpoint: Endpoint, picks: PickSet, now: number): Endpoin
     active: endpoint.active,
     ejected: endpoint.ejected,
     ejectedForMs: endpoint.outlier?.ejectedFor(now) ?? 0,
-    breaker: endpoint.breaker?.kind ?? 'closed',
+    breaker: picks.panic && endpoint.earlySlotFree ? 'halfOpen' : (endpoint.breaker?.kind ?? 'closed'),
     connections: { active: pool?.active ?? 0, idle: pool?.idle ?? 0, pending: pool?.pending ?? 0 },
     share: picks.shareOf(endpoint),
   };

@@ -74,6 +74,11 @@ export class Endpoint implements PickedEndpoint {
     return this.breaker === null || this.breaker.closed;
   }
 
+  /** Whether its open breaker may be probed before the end of the sleep window, should the cluster be in panic. */
+  get earlySlotFree(): boolean {
+    return this.breaker?.earlySlotFree === true;
+  }
+
   get ejected(): boolean {
     return this.outlier?.ejected === true;
   }

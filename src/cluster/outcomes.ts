@@ -17,6 +17,8 @@ export interface OutcomesHost {
   eligibleHosts(): number;
   /** An ejection or a breaker changed who may be picked. */
   pickersChanged(): void;
+  /** An open breaker may be probed early, should the cluster be in panic. */
+  earlyOffered(): void;
   /** A removed endpoint has drained for as long as a request may take. */
   drainOverdue(endpoint: Endpoint): void;
 }
@@ -60,25 +62,30 @@ export class Outcomes {
     else if (endpoint.breaker.failure(policy, now)) this.#opened(endpoint, endpoint.breaker, now);
   }
 
-  /** Outcome of the attempt that held the half-open slot: closes, opens again, or frees the slot. */
+  /** Outcome of the attempt that held the half-open slot: closes, opens again (or sleeps on, if early), or frees the slot. */
   countProbe(endpoint: Endpoint, outcome: Outcome): void {
     const { breaker } = endpoint;
     if (breaker?.kind !== 'halfOpen') return;
     const policy = this.#host.policy().breaker;
     const now = this.#deps.clock.now();
-    if (outcome === IGNORED) breaker.probeIgnored();
+    const early = breaker.sleeping;
+    if (outcome === IGNORED) breaker.probeIgnored(now);
     else if (isProbeFailure(outcome)) breaker.probeFailed(policy, now);
     else breaker.probeSucceeded(policy);
     if (outcome !== IGNORED) this.#countOutlier(endpoint, outcome);
-    if (breaker.openUntil > 0) this.#opened(endpoint, breaker, now);
-    else this.#host.pickersChanged();
+    if (breaker.openUntil > 0 && !early) {
+      this.#opened(endpoint, breaker, now);
+      return;
+    }
+    this.#armWake(endpoint, breaker, now);
+    // Of a failed early probe the picker sees nothing: its slot was taken already, and it never counted as available.
+    if (breaker.openUntil === 0) this.#host.pickersChanged();
   }
 
   /** An endpoint joined or came back: its open breaker needs its wake-up again. */
   joined(endpoint: Endpoint): void {
     this.#disarm(endpoint);
-    const { breaker } = endpoint;
-    if (breaker?.kind === 'open') this.#arm(endpoint, breaker.openUntil - this.#deps.clock.now());
+    if (endpoint.breaker !== null) this.#armWake(endpoint, endpoint.breaker, this.#deps.clock.now());
   }
 
   /** An endpoint left; `drainMs`: when to call `drainOverdue`, 0 for never. */
@@ -172,8 +179,15 @@ export class Outcomes {
 
   #opened(endpoint: Endpoint, breaker: Breaker, now: number): void {
     this.#metrics.count('weir_breaker_opened_total');
-    if (!endpoint.removed) this.#arm(endpoint, breaker.openUntil - now);
+    this.#armWake(endpoint, breaker, now);
     this.#host.pickersChanged();
+  }
+
+  /** One timer an endpoint: first for the early offer, then for the end of the sleep window; none while a removed one drains with it. */
+  #armWake(endpoint: Endpoint, breaker: Breaker, now: number): void {
+    if (endpoint.removed) return;
+    if (breaker.wakeAt > 0) this.#arm(endpoint, breaker.wakeAt - now);
+    else this.#disarm(endpoint);
   }
 
   #arm(endpoint: Endpoint, ms: number): void {
@@ -187,6 +201,12 @@ export class Outcomes {
 
   #onTimer(endpoint: Endpoint): void {
     if (endpoint.removed) this.#host.drainOverdue(endpoint);
-    else if (endpoint.breaker?.wake(this.#deps.clock.now()) === true) this.#host.pickersChanged();
+    else if (endpoint.breaker !== null) this.#wake(endpoint, endpoint.breaker, this.#deps.clock.now());
+  }
+
+  #wake(endpoint: Endpoint, breaker: Breaker, now: number): void {
+    if (breaker.wake(now)) this.#host.pickersChanged();
+    else if (breaker.offerEarly(now)) this.#host.earlyOffered();
+    this.#armWake(endpoint, breaker, now);
   }
 }

@@ -118,7 +118,7 @@ test('a probe that told nothing frees the slot and changes nothing', () => {
   const breaker = openedAt(0);
   breaker.wake(30_000);
   breaker.takeSlot();
-  breaker.probeIgnored();
+  breaker.probeIgnored(30_000);
   assert.equal(breaker.kind, 'halfOpen');
   assert.ok(breaker.takeSlot());
 });
@@ -136,11 +136,124 @@ test('attempts that started before the opening change neither an open nor a half
   assert.equal(breaker.slotFree, false);
 });
 
+test('the slot is offered early a second after the opening, not before, and only by offerEarly', () => {
+  const breaker = openedAt(1_000);
+  assert.equal(breaker.wakeAt, 2_000);
+  assert.equal(breaker.offerEarly(1_999), false);
+  assert.equal(breaker.wake(2_000), false);
+  assert.equal(breaker.takeSlot(), false);
+  assert.equal(breaker.offerEarly(2_000), true);
+  assert.equal(breaker.offerEarly(2_000), false, 'offered already');
+  assert.ok(breaker.earlySlotFree);
+  assert.equal(breaker.slotFree, false, 'not a regular slot');
+  assert.equal(breaker.wakeAt, 31_000, 'next is the end of the window');
+  assert.ok(breaker.takeSlot());
+  assert.equal(breaker.kind, 'halfOpen');
+  assert.equal(breaker.takeSlot(), false, 'exactly one');
+  assert.ok(breaker.sleeping, 'still inside its window');
+});
+
+test('early probes that fail leave the window and its doubling as they were; the regular one after them doubles once', () => {
+  const breaker = openedAt(0);
+  for (let now = 1_000; now <= 28_000; now += 1_000) {
+    assert.ok(breaker.offerEarly(now));
+    assert.ok(breaker.takeSlot());
+    breaker.probeFailed(policy, now);
+    assert.equal(breaker.kind, 'open');
+    assert.equal(breaker.openUntil, 30_000, `after the probe at ${now}`);
+  }
+  assert.ok(breaker.wake(30_000));
+  assert.equal(breaker.sleeping, false);
+  assert.ok(breaker.takeSlot());
+  breaker.probeFailed(policy, 30_000);
+  assert.equal(breaker.openUntil, 90_000);
+});
+
+test('an early probe that succeeds closes with every counter at its start, also the doubling', () => {
+  const breaker = openedAt(0);
+  breaker.wake(30_000);
+  breaker.takeSlot();
+  breaker.probeFailed(policy, 30_000);
+  assert.ok(breaker.offerEarly(31_000));
+  breaker.takeSlot();
+  breaker.probeSucceeded(policy);
+  assert.equal(breaker.kind, 'closed');
+  assert.equal(breaker.wakeAt, 0);
+  for (let i = 0; i < 10; i++) breaker.failure(policy, 40_000);
+  assert.equal(breaker.openUntil, 70_000);
+});
+
+test('an early probe that told nothing is offered again a second later', () => {
+  const breaker = openedAt(0);
+  breaker.offerEarly(1_000);
+  breaker.takeSlot();
+  breaker.probeIgnored(1_200);
+  assert.equal(breaker.kind, 'open');
+  assert.equal(breaker.openUntil, 30_000);
+  assert.equal(breaker.offerEarly(2_199), false);
+  assert.equal(breaker.offerEarly(2_200), true);
+});
+
+test('an early probe in flight at the end of the window is awaited; its failure does not double, and the regular slot comes a second later', () => {
+  const breaker = openedAt(0);
+  breaker.offerEarly(29_900);
+  breaker.takeSlot();
+  assert.equal(breaker.wakeAt, 0);
+  assert.equal(breaker.wake(30_000), false);
+  breaker.probeFailed(policy, 30_500);
+  assert.equal(breaker.wakeAt, 31_500);
+  assert.ok(breaker.wake(31_500));
+  breaker.takeSlot();
+  breaker.probeFailed(policy, 31_500);
+  assert.equal(breaker.openUntil, 91_500, 'doubled once, for the regular probe');
+});
+
+test('with three successes asked for, an early one frees the slot at once, and a failure among them does not double', () => {
+  const strict = { ...policy, halfOpenSuccesses: 3 };
+  const breaker = openedAt(0);
+  breaker.offerEarly(1_000);
+  breaker.takeSlot();
+  breaker.probeSucceeded(strict);
+  assert.ok(breaker.earlySlotFree);
+  assert.equal(breaker.wakeAt, 30_000);
+  assert.ok(breaker.takeSlot());
+  breaker.probeFailed(strict, 1_100);
+  assert.equal(breaker.openUntil, 30_000);
+  breaker.offerEarly(2_100);
+  for (let i = 0; i < 3; i++) {
+    assert.ok(breaker.takeSlot());
+    breaker.probeSucceeded(strict);
+  }
+  assert.equal(breaker.kind, 'closed');
+});
+
+test('half closed by early successes, it is regular from the end of the window on', () => {
+  const strict = { ...policy, halfOpenSuccesses: 2 };
+  const breaker = openedAt(0);
+  breaker.offerEarly(1_000);
+  breaker.takeSlot();
+  breaker.probeSucceeded(strict);
+  assert.ok(breaker.wake(30_000));
+  assert.ok(breaker.slotFree);
+  assert.equal(breaker.sleeping, false);
+  breaker.takeSlot();
+  breaker.probeSucceeded(strict);
+  assert.equal(breaker.kind, 'closed');
+});
+
+test('a sleep window below a second is not stretched to it', () => {
+  const quick = { ...policy, sleepWindow: 200 };
+  const breaker = new Breaker();
+  for (let i = 0; i < 10; i++) breaker.failure(quick, 0);
+  assert.equal(breaker.wakeAt, 200);
+  assert.ok(breaker.wake(200));
+});
+
 test('a probe result without a half-open state is ignored', () => {
   const breaker = new Breaker();
   breaker.probeFailed(policy, 0);
   breaker.probeSucceeded(policy);
-  breaker.probeIgnored();
+  breaker.probeIgnored(30_000);
   assert.equal(breaker.kind, 'closed');
 });
 

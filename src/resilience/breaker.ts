@@ -3,6 +3,8 @@
 import type { BreakerPolicy } from '../model/policy.ts';
 
 const BUCKETS = 10;
+/** ms between the last failure and an early probe, and so the least between two of them. */
+export const EARLY_PROBE_MS = 1_000;
 
 /** Results of the last window in ten buckets. */
 class ResultWindow {
@@ -49,13 +51,15 @@ class ResultWindow {
 
 type BreakerState =
   | { readonly kind: 'closed'; consecutive: number }
-  /** `reopened`: how often in a row a probe failed. `until`: monotonic ms. */
-  | { readonly kind: 'open'; readonly until: number; readonly reopened: number }
-  | { readonly kind: 'halfOpen'; readonly reopened: number; probing: boolean; successes: number };
+  /** `reopened`: how often in a row a regular probe failed. `until`, `earlyAt`: monotonic ms. `offered`: `earlyAt` has passed. */
+  | { readonly kind: 'open'; readonly until: number; readonly reopened: number; readonly earlyAt: number; offered: boolean }
+  /** `until`: the end of the sleep window that an early one is in; 0 for a regular one. */
+  | { readonly kind: 'halfOpen'; readonly reopened: number; until: number; probing: boolean; successes: number };
 
 /**
- * Consecutive failures and error rate open it; after the sleep window `wake` makes it half-open with exactly one slot. Results are told
- * by `success` and `failure` (closed) or by `probeSucceeded`, `probeFailed`, `probeIgnored` (the attempt that took the slot): an attempt
+ * Consecutive failures and error rate open it; after the sleep window `wake` makes it half-open with exactly one slot. Inside the window
+ * `offerEarly` offers that slot a second after each failure, for a cluster with too few endpoints left; an early probe that fails changes
+ * neither the window nor its doubling. Results are told by `success` and `failure` (closed) or by `probeSucceeded`, `probeFailed`, `probeIgnored` (the attempt that took the slot): an attempt
  * that started before the opening says nothing about the state after it.
  */
 export class Breaker {
@@ -71,14 +75,37 @@ export class Breaker {
     return this.#state.kind === 'open' ? this.#state.until : 0;
   }
 
+  /** Monotonic ms at which `wake` or `offerEarly` has something to do; 0 for never. */
+  get wakeAt(): number {
+    const state = this.#state;
+    if (state.kind === 'open') return state.offered ? state.until : Math.min(state.earlyAt, state.until);
+    return state.kind === 'halfOpen' && !state.probing ? state.until : 0;
+  }
+
+  /** Whether the sleep window still runs, early half-open included: for panic it is not available. */
+  get sleeping(): boolean {
+    return this.#state.kind === 'open' || (this.#state.kind === 'halfOpen' && this.#state.until > 0);
+  }
+
   /** Whether an ordinary attempt may start. */
   get closed(): boolean {
     return this.#state.kind === 'closed';
   }
 
-  /** Whether the one slot of a half-open breaker is free. */
+  /** Whether the one slot of a breaker that is half-open after its sleep window is free. */
   get slotFree(): boolean {
-    return this.#state.kind === 'halfOpen' && !this.#state.probing;
+    return this.#state.kind === 'halfOpen' && this.#state.until === 0 && !this.#state.probing;
+  }
+
+  /** Whether the one slot may be taken before the end of the sleep window. */
+  get earlySlotFree(): boolean {
+    const state = this.#state;
+    return state.kind === 'open' ? state.offered : state.kind === 'halfOpen' && state.until > 0 && !state.probing;
+  }
+
+  /** Monotonic ms since which an early slot has been due; 0 for any other slot. */
+  get earlySince(): number {
+    return this.#state.kind === 'open' ? this.#state.earlyAt : 0;
   }
 
   /** Counts a success of an ordinary attempt. `now` monotonic ms. */
@@ -102,18 +129,32 @@ export class Breaker {
     return true;
   }
 
-  /** Open and due → half-open with a free slot; true when that happened. */
+  /** The sleep window is over → half-open with a free slot; true when that happened. An early probe in flight is awaited. */
   wake(now: number): boolean {
     const state = this.#state;
-    if (state.kind !== 'open' || now < state.until) return false;
-    this.#state = { kind: 'halfOpen', reopened: state.reopened, probing: false, successes: 0 };
+    if (this.wakeAt === 0 || state.kind === 'closed' || now < state.until) return false;
+    if (state.kind === 'halfOpen') state.until = 0;
+    else this.#state = { kind: 'halfOpen', reopened: state.reopened, until: 0, probing: false, successes: 0 };
     return true;
   }
 
-  /** Takes the slot; false when there is none or it is taken. */
+  /** Open and a second past the last failure → its slot may be taken early; true when that happened. */
+  offerEarly(now: number): boolean {
+    const state = this.#state;
+    if (state.kind !== 'open' || state.offered || now < state.earlyAt) return false;
+    state.offered = true;
+    return true;
+  }
+
+  /** Takes the slot, regular or early; false when there is none or it is taken. */
   takeSlot(): boolean {
-    if (this.#state.kind !== 'halfOpen' || this.#state.probing) return false;
-    this.#state.probing = true;
+    const state = this.#state;
+    if (state.kind === 'open' && state.offered) {
+      this.#state = { kind: 'halfOpen', reopened: state.reopened, until: state.until, probing: true, successes: 0 };
+      return true;
+    }
+    if (state.kind !== 'halfOpen' || state.probing) return false;
+    state.probing = true;
     return true;
   }
 
@@ -126,14 +167,20 @@ export class Breaker {
     if (state.successes >= policy.halfOpenSuccesses) this.reset();
   }
 
-  /** The probe failed: open again for twice the time. */
+  /** The probe failed: a regular one opens again for twice the time, an early one for the rest of the window. */
   probeFailed(policy: BreakerPolicy, now: number): void {
-    if (this.#state.kind === 'halfOpen') this.#open(policy, now, this.#state.reopened + 1);
+    const state = this.#state;
+    if (state.kind !== 'halfOpen') return;
+    if (state.until === 0) this.#open(policy, now, state.reopened + 1);
+    else this.#sleepOn(state.until, now, state.reopened);
   }
 
-  /** The probe told nothing (the client went away): the slot is free again. */
-  probeIgnored(): void {
-    if (this.#state.kind === 'halfOpen') this.#state.probing = false;
+  /** The probe told nothing (the client went away): a regular slot is free again, an early one is offered again a second later. */
+  probeIgnored(now: number): void {
+    const state = this.#state;
+    if (state.kind !== 'halfOpen') return;
+    if (state.until === 0) state.probing = false;
+    else this.#sleepOn(state.until, now, state.reopened);
   }
 
   /** Closed, with nothing counted. */
@@ -143,7 +190,14 @@ export class Breaker {
   }
 
   #open(policy: BreakerPolicy, now: number, reopened: number): void {
-    this.#state = { kind: 'open', until: now + sleepTime(policy, reopened), reopened };
+    const until = now + sleepTime(policy, reopened);
+    this.#state = { kind: 'open', until, reopened, earlyAt: now + EARLY_PROBE_MS, offered: false };
+  }
+
+  /** Back to the window that an early probe was in; a window about to end waits for the second between two probes. */
+  #sleepOn(until: number, now: number, reopened: number): void {
+    const earlyAt = now + EARLY_PROBE_MS;
+    this.#state = { kind: 'open', until: Math.max(until, earlyAt), reopened, earlyAt, offered: false };
   }
 }
 
