@@ -3,7 +3,6 @@
 // Called by cli (run, demo) and by tests. Nobody else knows all the parts.
 import { join } from 'node:path';
 import type { AdapterLoader } from './adapter/contract.ts';
-import { createApi } from './api/server.ts';
 import { apiPorts } from './app/api-ports.ts';
 import { adapterLoader } from './app/loader.ts';
 import { isAlive, nofileLimit, ownLife, ownUid, PressureMeter, surroundings } from './app/process-facts.ts';
@@ -211,10 +210,10 @@ async function start(base: Base): Promise<RunningApp> {
     for (const [state, count] of registrations.counts()) metrics.gauge('weir_registrations', state).set(count);
   });
 
-  // From here on parts run: what is known from disk first, then the listeners, then the registries.
+  // From here on parts run: what is known from disk first, then the proxy, the API, the registries.
   const prepared = await sources.prepare(settings);
   prepared.commit();
-  // In the same turn: no source can have answered yet, so nothing from disk ever covers an answer.
+  // No source has begun, so nothing from disk ever covers an answer.
   catalog.restore(lastGood.words);
   const lastGoodFile = new LastGoodFile({ directory: stateDir, catalog, clock, log, metrics }, lastGood);
   ends.push(() => lastGoodFile.close());
@@ -231,6 +230,8 @@ async function start(base: Base): Promise<RunningApp> {
       timeUp: clock.now() - startedAt >= FIRST_ANSWER_MS,
     });
   const ports = apiPorts({ catalog, publish, overrides, sources, registrations, dataPlane, store, notReady, waiting });
+  // The packages of the API and of the registries' clients take a third of a start to load: the proxy serves before that.
+  const { createApi } = await import('./api/server.ts');
   const api = await createApi(
     settings.api,
     { clock, log, metrics, events, audit, maxConnections: Math.max(64, Math.floor(nofile / 4)) },
@@ -239,6 +240,7 @@ async function start(base: Base): Promise<RunningApp> {
   ends.push(() => api.close());
   const apiAddress = await api.listen();
   apiListener = ownListenerOf(apiAddress);
+  sources.begin();
   await registrationUser.apply(settings);
   for (const user of [sources, publish, registrationUser, proxyUser]) store.addUser(user);
 

@@ -7,7 +7,7 @@ import type { Clock } from '../../src/kernel/clock.ts';
 import { messageOf } from '../../src/kernel/errors.ts';
 import { type Random, randomBelow } from '../../src/kernel/random.ts';
 import { SourceError } from '../../src/model/snapshot.ts';
-import { type CallStream, Connection, type Purpose, type TlsMaterial } from './connection.ts';
+import { type CallStream, Connection, loadGrpc, type Purpose, type TlsMaterial } from './connection.ts';
 import { connectionFault, DEADLINE_EXCEEDED, EtcdFailure, isAuthOff, isTokenFault } from './errors.ts';
 import type { CallName, Calls } from './protocol.ts';
 
@@ -93,6 +93,7 @@ export class EtcdClient {
     const token = await this.#authorized(await this.#connection(index), signal, async (known) => known);
     signal.throwIfAborted();
     const connection = await this.#connect(index, 'weir-watch');
+    if (signal.aborted) connection.close();
     signal.throwIfAborted();
     let closed = false;
     const close = (): void => {
@@ -214,10 +215,10 @@ export class EtcdClient {
   async #connect(index: number, purpose: Purpose): Promise<Connection> {
     const endpoint = this.#endpoints[index];
     if (this.#closed || endpoint === undefined) throw new SourceError('lost', 'etcd: the source is closed');
-    const tls = endpoint.tls ? await this.#tlsMaterial() : null;
+    const [grpc, tls] = await Promise.all([loadGrpc(), endpoint.tls ? this.#tlsMaterial() : null]);
     if (this.#closed) throw new SourceError('lost', 'etcd: the source is closed');
     try {
-      return new Connection(endpoint.address, purpose, tls, this.#options.timeout, this.#deps.clock);
+      return new Connection(grpc, endpoint.address, purpose, tls, this.#options.timeout, this.#deps.clock);
     } catch (thrown) {
       throw new SourceError('denied', `etcd: tls.ca, tls.cert or tls.key is not usable: ${messageOf(thrown)}`, { cause: thrown });
     }

@@ -1,10 +1,10 @@
 // Owns one gRPC channel to one member of etcd: unary calls with a deadline and an abort, raw streams, nothing else.
 // Called by client.ts; must never retry, queue or choose another member (that is what makes a loss visible).
 import type { Socket } from 'node:net';
-import { type ChannelCredentials, type ChannelOptions, Client, credentials, Metadata } from '@grpc/grpc-js';
+import type { ChannelCredentials, ChannelOptions, Client, Metadata } from '@grpc/grpc-js';
 import type { Clock } from '../../src/kernel/clock.ts';
 import { DEADLINE_EXCEEDED, EtcdFailure } from './errors.ts';
-import { type CallName, type Calls, codec } from './protocol.ts';
+import { type CallName, type Calls, codec, loadServices, type Services } from './protocol.ts';
 
 /** TLS material, already read from the files. */
 export interface TlsMaterial {
@@ -32,6 +32,18 @@ export interface CallStream<N extends CallName> {
 
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
 
+/** The packages of gRPC and the codecs. */
+export interface Grpc {
+  readonly js: typeof import('@grpc/grpc-js');
+  readonly services: Services;
+}
+
+/** Imports them: at the first connection, so that no start waits for them. */
+export async function loadGrpc(): Promise<Grpc> {
+  const [js, services] = await Promise.all([import('@grpc/grpc-js'), loadServices()]);
+  return { js, services };
+}
+
 /** Keepalive 10 s + 5 s: etcd refuses pings under 5 s, and half-open TCP must be found within 30 s. */
 function channelOptions(purpose: Purpose, tls: TlsMaterial | null): ChannelOptions {
   return {
@@ -54,6 +66,7 @@ function channelOptions(purpose: Purpose, tls: TlsMaterial | null): ChannelOptio
 /** One channel; see the head of the file. */
 export class Connection {
   readonly endpoint: string;
+  readonly #grpc: Grpc;
   readonly #client: Client;
   readonly #clock: Clock;
   readonly #timeout: number;
@@ -63,11 +76,12 @@ export class Connection {
   #closing = false;
 
   /** `endpoint` is `host:port`; `timeout` the deadline of one unary call, ms. Throws for TLS material that is none. */
-  constructor(endpoint: string, purpose: Purpose, tls: TlsMaterial | null, timeout: number, clock: Clock) {
+  constructor(grpc: Grpc, endpoint: string, purpose: Purpose, tls: TlsMaterial | null, timeout: number, clock: Clock) {
     this.endpoint = endpoint;
-    this.#client = new Client(
+    this.#grpc = grpc;
+    this.#client = new grpc.js.Client(
       target(endpoint),
-      channelCredentials(tls, (socket) => this.#opened(socket)),
+      channelCredentials(grpc, tls, (socket) => this.#opened(socket)),
       channelOptions(purpose, tls),
     );
     this.#clock = clock;
@@ -76,7 +90,7 @@ export class Connection {
 
   /** Rejects with EtcdFailure, or with the signal's reason after an abort. */
   call<N extends CallName>(name: N, request: Calls[N][0], context: CallContext, signal: AbortSignal): Promise<Calls[N][1]> {
-    const { path, encodeRequest, decodeResponse } = codec(name);
+    const { path, encodeRequest, decodeResponse } = codec(this.#grpc.services, name);
     return new Promise((resolve, reject) => {
       if (signal.aborted) return reject(signal.reason);
       this.#open++;
@@ -85,7 +99,7 @@ export class Connection {
         encodeRequest,
         decodeResponse,
         request,
-        metadataOf(context),
+        this.#metadata(context),
         (error, answer) => {
           timer.cancel();
           signal.removeEventListener('abort', onAbort);
@@ -114,8 +128,8 @@ export class Connection {
     onMessage: (message: Calls[N][1]) => void,
     onEnd: (failure: EtcdFailure) => void,
   ): CallStream<N> {
-    const { path, encodeRequest, decodeResponse } = codec(name);
-    const call = this.#client.makeBidiStreamRequest(path, encodeRequest, decodeResponse, metadataOf(context));
+    const { path, encodeRequest, decodeResponse } = codec(this.#grpc.services, name);
+    const call = this.#client.makeBidiStreamRequest(path, encodeRequest, decodeResponse, this.#metadata(context));
     this.#open++;
     let over = false;
     const finish = (): void => {
@@ -167,6 +181,13 @@ export class Connection {
     for (const socket of this.#sockets) socket.destroy();
   }
 
+  #metadata({ token, hasLeader }: CallContext): Metadata {
+    const metadata = new this.#grpc.js.Metadata();
+    if (token !== null) metadata.set('token', token);
+    if (hasLeader) metadata.set('hasleader', 'true');
+    return metadata;
+  }
+
   #failure(error: Error): EtcdFailure {
     const code = 'code' in error && typeof error.code === 'number' ? error.code : 2;
     const details =
@@ -175,16 +196,9 @@ export class Connection {
   }
 }
 
-function metadataOf(context: CallContext): Metadata {
-  const metadata = new Metadata();
-  if (context.token !== null) metadata.set('token', context.token);
-  if (context.hasLeader) metadata.set('hasleader', 'true');
-  return metadata;
-}
-
 /** Credentials that tell of each socket of the channel; the only way to one that grpc-js leaves open. */
-function channelCredentials(tls: TlsMaterial | null, onSocket: (socket: Socket) => void): ChannelCredentials {
-  const plain = tls === null ? credentials.createInsecure() : credentials.createSsl(tls.ca, tls.key, tls.cert);
+function channelCredentials({ js }: Grpc, tls: TlsMaterial | null, onSocket: (socket: Socket) => void): ChannelCredentials {
+  const plain = tls === null ? js.credentials.createInsecure() : js.credentials.createSsl(tls.ca, tls.key, tls.cert);
   const make = plain._createSecureConnector.bind(plain);
   plain._createSecureConnector = (...args) => {
     const connector = make(...args);

@@ -15,7 +15,7 @@ import {
 import type { Clock } from '../../src/kernel/clock.ts';
 import { FakeStatus, FakeStore, type StoreImage } from './fake-store.ts';
 import { FakeWatchStream, type WatchBehaviour } from './fake-watch.ts';
-import { type CallName, type Calls, SERVICES } from './protocol.ts';
+import { type CallName, type Calls, loadServices } from './protocol.ts';
 
 export type FakeVersion = '3.4.23' | '3.6.16';
 
@@ -33,6 +33,8 @@ interface OpenStream {
 }
 
 const TOKEN_LIFE_MS = 300_000;
+
+const SERVICES = await loadServices();
 
 export class FakeEtcd {
   readonly version: FakeVersion;

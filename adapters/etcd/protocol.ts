@@ -1,6 +1,6 @@
 // Owns the wire of etcd v3 (docs: etcd-io/etcd api/etcdserverpb/rpc.proto): messages as a table, their types, their codecs.
 // Called by client.ts and by the fake; must never hold a rule about what a message means.
-import { fromJSON, type MethodDefinition, type ServiceDefinition } from '@grpc/proto-loader';
+import type { MethodDefinition, ServiceDefinition } from '@grpc/proto-loader';
 
 export interface ResponseHeader {
   /** u64 as decimal text. */
@@ -226,7 +226,15 @@ const METHODS: Readonly<Record<CallName, readonly [service: string, request: str
 };
 
 /** Service definitions by short name (`KV`, `Watch`, …), as a gRPC server wants them. */
-export const SERVICES: ReadonlyMap<string, ServiceDefinition> = buildServices();
+export type Services = ReadonlyMap<string, ServiceDefinition>;
+
+let services: Promise<Services> | null = null;
+
+/** The definitions. The loader of protocols is imported at the first call, so that no start waits for it. */
+export function loadServices(): Promise<Services> {
+  services ??= import('@grpc/proto-loader').then(({ fromJSON }) => buildServices(fromJSON));
+  return services;
+}
 
 /** Path and codecs of one call. */
 export interface Codec<N extends CallName> {
@@ -236,8 +244,8 @@ export interface Codec<N extends CallName> {
 }
 
 /** The codec of a call; encoding and decoding throw an Error for what is no such message. */
-export function codec<N extends CallName>(name: N): Codec<N> {
-  const method = methodOf(name);
+export function codec<N extends CallName>(services: Services, name: N): Codec<N> {
+  const method = methodOf(services, name);
   return {
     path: method.path,
     encodeRequest: (request) => method.requestSerialize(request),
@@ -248,13 +256,13 @@ export function codec<N extends CallName>(name: N): Codec<N> {
   };
 }
 
-function methodOf(name: CallName): MethodDefinition<object, object> {
-  const method = SERVICES.get(METHODS[name][0])?.[name];
+function methodOf(services: Services, name: CallName): MethodDefinition<object, object> {
+  const method = services.get(METHODS[name][0])?.[name];
   if (method === undefined) throw new Error(`etcd: no method ${name} in the table`);
   return method;
 }
 
-function buildServices(): ReadonlyMap<string, ServiceDefinition> {
+function buildServices(fromJSON: typeof import('@grpc/proto-loader').fromJSON): Services {
   const nested: Record<string, object> = {};
   for (const [name, text] of Object.entries(MESSAGES)) nested[name] = { fields: fieldsOf(text) };
   const methods = new Map<string, Record<string, object>>();

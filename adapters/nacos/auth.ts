@@ -125,12 +125,12 @@ export class Auth {
         if (!(thrown instanceof HttpRefusal)) throw thrown;
         const elsewhere = thrown.status === 404 || thrown.status === 501 || thrown.status === 405;
         if (elsewhere && path === PATHS[0]) continue;
-        // 3.0.3 answers a wrong password by a bare 500, an unknown user by 403.
-        if (thrown.status === 403 || thrown.status === 401 || thrown.status === 500) {
-          throw new SourceError(
-            'denied',
-            `nacos ${server.address}: the login is refused: check auth.username and auth.password (${thrown.status})`,
-          );
+        // 3.0.3 answers a wrong password by a bare 500 (v1 path: with another text), an unknown user by 403.
+        const wrong =
+          thrown.status === 500 && /No message available|Compatibility failed|unknown user|password/i.test(thrown.text);
+        if (wrong || thrown.status === 403 || thrown.status === 401) {
+          const text = `nacos ${server.address}: the login is refused: check auth.username and auth.password (${thrown.status})`;
+          throw new SourceError('denied', text);
         }
         throw thrown;
       }

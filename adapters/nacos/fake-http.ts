@@ -34,8 +34,8 @@ export async function handleHttp(host: HttpHost, request: IncomingMessage, respo
   const url = new URL(request.url ?? '/', 'http://fake');
   const params = new Map(url.searchParams);
   const body = await textOf(request);
-  // 1.4.6 ignores the form of a POST.
-  if (host.profile.generation > 1 || request.method !== 'POST')
+  // 1.4.6 ignores the form of a POST, but not of a login.
+  if (host.profile.generation > 1 || request.method !== 'POST' || url.pathname.endsWith('/login'))
     for (const [key, value] of new URLSearchParams(body)) params.set(key, value);
   const header = request.headers['accesstoken'];
   const path = url.pathname;

@@ -154,7 +154,8 @@ export function codeOf(json: unknown): number {
 
 /** The text of a failure: of a Result, of the framework's own JSON, or as it is. */
 export function reasonOf(json: unknown, text: string): string {
-  if (!isRecord(json)) return text;
+  // A page for browsers: its title is enough.
+  if (!isRecord(json)) return /<title>([^<]{1,200})<\/title>/i.exec(text)?.[1] ?? text;
   const parts = [json['message'], json['data'], json['error']].filter((part) => typeof part === 'string' && part !== '');
   return parts.length === 0 ? text : parts.join(': ');
 }

@@ -160,7 +160,11 @@ describe('the connection', () => {
     const watch = new Watch(adapter);
     await until('an item', () => watch.items.length > 0);
     const from = fake.log.length;
-    await until('ten health calls', () => fake.log.slice(from).filter(({ call }) => call === 'HealthCheckRequest').length >= 10, 250);
+    await until(
+      'ten health calls',
+      () => fake.log.slice(from).filter(({ call }) => call === 'HealthCheckRequest').length >= 10,
+      250,
+    );
     const times = fake.log.flatMap(({ call, at }) => (call === 'HealthCheckRequest' ? [at] : []));
     for (let n = 1; n < times.length; n++) assert.ok((times[n] ?? 0) - (times[n - 1] ?? 0) <= 5_300, 'spaced by 5 s');
     assert.equal(fake.acks.filter(({ type }) => type === 'ClientDetectionResponse').length, 0);
@@ -282,7 +286,9 @@ describe('lists of hosts', () => {
     const watch = new Watch(adapter);
     await until('both, unknown', () => {
       const last = watch.items.findLast((item) => item.kind === 'present');
-      return last?.kind === 'present' && last.instances.length === 2 && last.instances.every(({ health }) => health === 'unknown');
+      return (
+        last?.kind === 'present' && last.instances.length === 2 && last.instances.every(({ health }) => health === 'unknown')
+      );
     });
     const truth = await adapter.read(KEY, never());
     assert.ok(truth.kind === 'present' && truth.instances.every(({ health }) => health === 'unhealthy'));

@@ -53,8 +53,9 @@ async function readOverHttp(deps: ReaderDeps, key: ServiceKey, native: NativeNam
   const info = await askOne(line, other, native, signal);
   const all = await everyHost(line, native, signal);
   const { generation } = await line.info(signal);
-  const { hosts, word } = joined(info, all);
-  const { instances, rejected } = mapHosts(hosts, all === null && generation === 1 ? 'protected' : word, mapping);
+  // 1.x protects every service and does not say so: only the complete list tells the truth.
+  const { hosts, word } = joined(generation === 1 ? { ...info, protected: true } : info, all);
+  const { instances, rejected } = mapHosts(hosts, word, mapping);
   const base = { epoch: line.httpEpoch, sourceRevision: String(info.lastRefTime ?? 0) };
   const absent = hosts.length === 0 && (generation === 1 ? info.lastRefTime === null : deps.lacks(key));
   return absent ? { kind: 'absent', ...base } : { kind: 'present', ...base, instances, rejected };

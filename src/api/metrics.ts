@@ -1,6 +1,6 @@
 // Owns GET /metrics: our own series (telemetry/metrics) and the process metrics of prom-client, as Prometheus text in slices.
 import { Readable } from 'node:stream';
-import { collectDefaultMetrics, Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { ApiContext, App } from './context.ts';
 
@@ -22,16 +22,18 @@ async function* metricsText(metrics: Metrics): AsyncGenerator<string, void, void
     if (slice !== '') yield slice;
     await new Promise<void>((resolve) => setImmediate(resolve));
   }
-  yield await processRegistry().metrics();
+  yield await (await processRegistry()).metrics();
 }
 
 /** Made once: prom-client's collectors are of the process (GC observer, loop delay) and cannot be taken down again. */
-let processMetrics: Registry | null = null;
+let processMetrics: Promise<Registry> | null = null;
 
-function processRegistry(): Registry {
-  if (processMetrics === null) {
-    processMetrics = new Registry();
-    collectDefaultMetrics({ register: processMetrics });
-  }
+/** The package is loaded at the first scrape, so that no start waits for it. */
+function processRegistry(): Promise<Registry> {
+  processMetrics ??= import('prom-client').then(({ collectDefaultMetrics, Registry }) => {
+    const register = new Registry();
+    collectDefaultMetrics({ register });
+    return register;
+  });
   return processMetrics;
 }

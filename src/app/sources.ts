@@ -56,6 +56,7 @@ export class RunningSources implements SettingsUser {
   /** No longer configured; their adapters live until what we registered there is gone. */
   readonly #leaving = new Map<string, Running>();
   readonly #ending = new Set<Promise<void>>();
+  #begun = false;
 
   constructor(deps: SourcesDeps) {
     this.#deps = deps;
@@ -92,6 +93,12 @@ export class RunningSources implements SettingsUser {
         await Promise.all(fresh.map((one) => this.#close(one)));
       },
     };
+  }
+
+  /** Opens the streams of the configured sources; those of later changes open with the change. */
+  begin(): void {
+    this.#begun = true;
+    for (const { supervisor } of this.#running.values()) supervisor.start();
   }
 
   /** The sources that registrations may go to; leaving ones only so that what is there can be removed. */
@@ -198,7 +205,7 @@ export class RunningSources implements SettingsUser {
       policyOf: (service) => next.services.policyOf(service),
     });
     for (const [id, old] of before) if (wanted.get(id) !== old) this.#end(id, old, wanted.has(id));
-    for (const { supervisor } of fresh) supervisor.start();
+    if (this.#begun) for (const { supervisor } of fresh) supervisor.start();
     this.#deps.changed();
   }
 

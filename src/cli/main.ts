@@ -1,7 +1,7 @@
 // Owns the entry of the command line: binds program.ts to the real process. Started by bin/weir.cjs and by npm scripts.
 import { readFileSync } from 'node:fs';
+import { useCompileCache } from './compile-cache.ts';
 import type { Io } from './io.ts';
-import { runCli } from './program.ts';
 
 /** The package's own version; the file lies two levels up from src/cli, three from dist/src/cli. */
 function ownVersion(): string {
@@ -36,6 +36,10 @@ function processIo(args: readonly string[]): Io {
 }
 
 const args = process.argv.slice(2);
-const code = await runCli(args, processIo(args), ownVersion());
+const io = processIo(args);
+// Before the rest is loaded. Only the start of a sidecar is worth a directory on disk; run.ts writes down what is new there.
+if (args[0] === 'run') useCompileCache(io.env);
+const { runCli } = await import('./program.ts');
+const code = await runCli(args, io, ownVersion());
 // Writes to pipes and files are synchronous here; anything else that is still open must not keep a finished command alive.
 process.exit(code);

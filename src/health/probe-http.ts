@@ -1,7 +1,8 @@
-// Owns the HTTP check: GET of a path, the expected statuses pass, redirects are answers like any other. undici, one connection a target.
-// Called by the prober through the Probe port. Must never follow a redirect, nor take more than a path from outside.
+// Owns the HTTP check: GET of a path, the expected statuses pass, redirects are answers like any other. undici, loaded at the first
+// check; one connection a target. Called by the prober through the Probe port. Must never follow a redirect, nor take more than a path
+// from outside.
 import { connect as connectSocket, type Socket } from 'node:net';
-import { type buildConnector, Client, type Dispatcher } from 'undici';
+import type { buildConnector, Client, Dispatcher } from 'undici';
 import { hostPort } from '../kernel/address.ts';
 import { dialAddress, type Resolve, systemResolve } from './dial-address.ts';
 import { failed, PASS, type Probe, type ProbeResult, type ProbeRun, type ProbeTarget, reasonOf, targetKey } from './probe.ts';
@@ -10,6 +11,8 @@ import { failed, PASS, type Probe, type ProbeResult, type ProbeRun, type ProbeTa
 const MAX_BODY_BYTES = 65_536;
 /** The check's own deadline comes first; these only keep undici from waiting for ever. */
 const BACKSTOP_MS = 120_000;
+
+type Undici = typeof import('undici');
 
 interface Connection {
   readonly client: Client;
@@ -22,15 +25,24 @@ interface Connection {
 export class HttpProbe implements Probe {
   readonly #resolve: Resolve;
   readonly #connections = new Map<string, Connection>();
+  #undici: Promise<Undici> | null = null;
 
   constructor(resolve: Resolve = systemResolve) {
     this.#resolve = resolve;
   }
 
   async run(target: ProbeTarget, how: ProbeRun): Promise<ProbeResult> {
+    let undici: Undici;
+    try {
+      this.#undici ??= import('undici');
+      undici = await this.#undici;
+      how.signal.throwIfAborted();
+    } catch (thrown) {
+      return failed(reasonOf(thrown));
+    }
     const key = targetKey(target);
     // What may not be dialled is not asked over an old connection either.
-    const connection = this.#connections.get(key) ?? this.#open(target);
+    const connection = this.#connections.get(key) ?? this.#open(target, undici);
     this.#connections.set(key, connection);
     connection.how = how;
     const first = await this.#attempt(connection, target, how);
@@ -75,14 +87,14 @@ export class HttpProbe implements Probe {
     }
   }
 
-  #open(target: ProbeTarget): Connection {
+  #open(target: ProbeTarget, undici: Undici): Connection {
     const connector: buildConnector.connector = (_options, callback) => {
       this.#dial(target, connection).then(
         (socket) => callback(null, socket),
         (thrown: unknown) => callback(thrown instanceof Error ? thrown : new Error(String(thrown)), null),
       );
     };
-    const client = new Client(`http://${hostPort(target.host, target.port)}`, {
+    const client = new undici.Client(`http://${hostPort(target.host, target.port)}`, {
       pipelining: 1,
       allowH2: false,
       keepAliveTimeout: 4_000,

@@ -1,6 +1,6 @@
 // Owns how our own heads look on the wire, as latin1 text. Called by downstream (refusals, framing) and proxy (everything
 // else). Values of parsed heads are written as they are; values made by us go through `safeField`, which refuses a break-out.
-import { STATUS_CODES } from 'node:http';
+import { STATUS_CODES } from '../kernel/node-http.ts';
 import type { FieldName } from './exchange.ts';
 import { isFieldValue, isToken } from './fields.ts';
 

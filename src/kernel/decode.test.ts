@@ -27,6 +27,32 @@ test('every fault is named by its path, what was expected and what came', () => 
   ]);
 });
 
+test('the first values and those after the schema was compiled are judged alike, with the same faults', () => {
+  const schema = Type.Object(
+    {
+      port: Type.Integer({ minimum: 1, maximum: 65_535 }),
+      name: Type.Optional(Type.String({ pattern: '^[a-z]+$', maxLength: 4 })),
+      one: Type.Optional(Type.Union([Type.Literal('a'), Type.Null(), Type.Tuple([Type.Number(), Type.Boolean()])])),
+      all: Type.Optional(Type.Record(Type.String(), Type.Array(Type.Number(), { maxItems: 2, uniqueItems: true }))),
+    },
+    { additionalProperties: false },
+  );
+  const used = decoder(schema);
+  for (let i = 0; i < 20; i++) used({ port: 1 });
+  const member = fc.oneof(fc.constantFrom('a', null, [1, true], 'abcde', 'B', {}), fc.jsonValue());
+  const near = fc.record(
+    {
+      port: fc.oneof(fc.integer({ min: -1, max: 70_000 }), member),
+      name: fc.oneof(fc.constantFrom('abc', 'abcde', 'B', ''), member),
+      one: member,
+      all: fc.oneof(fc.dictionary(fc.string(), fc.array(fc.integer({ min: 0, max: 2 }), { maxLength: 3 })), member),
+      more: member,
+    },
+    { requiredKeys: [] },
+  );
+  fc.assert(fc.property(fc.oneof(near, fc.jsonValue()), (value) => assert.deepEqual(decoder(schema)(value), used(value))));
+});
+
 test('JSON over a cap of bytes or depth, or in broken UTF-8, is a fault and no exception', () => {
   assert.ok(parseJson('{"a":1}', { maxBytes: 10 }).ok);
   assert.ok(parseJson('\ufeff{"a":1}', { maxBytes: 100 }).ok);

@@ -1,7 +1,7 @@
 // Owns the door through which everything from outside comes in: bytes → JSON → schema → typed value.
 // Called by every layer that reads config, API bodies or registry payloads; must never throw for bad input.
 import type { Static, TSchema } from 'typebox';
-import { Compile } from 'typebox/compile';
+import { Check, Compile, Errors } from 'typebox/schema';
 
 /** One fault in a value from outside. `path` is dotted (`sources[0].address`), empty for the value itself. */
 export interface Fault {
@@ -12,18 +12,32 @@ export interface Fault {
 
 export type Decoded<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly faults: readonly Fault[] };
 
-/** A compiled schema. Compile once at construction of the user, decode many times. */
+/** A schema that is ready to decode. Made once at construction of the user, used many times. */
 export type Decoder<T> = (value: unknown) => Decoded<T>;
 
 const MAX_FAULTS = 100;
 
-/** Compiles a typebox schema into a decoder. The decoder checks and never changes the value. */
+/** So many values are checked by walking the schema: compiling costs as much as many walks, and most schemas of a start are used once. */
+const WALKS_BEFORE_COMPILING = 8;
+
+/** True for a value of the schema; compiled once it is clear that many will come. */
+function checker<S extends TSchema>(schema: S): (value: unknown) => value is Static<S> {
+  let walks = 0;
+  let compiled: { Check(value: unknown): value is Static<S> } | null = null;
+  return (value): value is Static<S> => {
+    if (compiled === null && walks++ < WALKS_BEFORE_COMPILING) return Check(schema, value);
+    compiled ??= Compile(schema);
+    return compiled.Check(value);
+  };
+}
+
+/** Makes a decoder of a typebox schema. The decoder checks and never changes the value. */
 export function decoder<S extends TSchema>(schema: S): Decoder<Static<S>> {
-  const compiled = Compile(schema);
+  const fits = checker(schema);
   return (value) => {
-    if (compiled.Check(value)) return { ok: true, value };
+    if (fits(value)) return { ok: true, value };
     const faults: Fault[] = [];
-    for (const error of compiled.Errors(value)) {
+    for (const error of Errors(schema, value)[1]) {
       // An additional property is reported twice (the property itself is the better place).
       if (error.keyword === 'additionalProperties' || faults.length >= MAX_FAULTS) continue;
       const expected = error.keyword === 'boolean' ? 'no such key' : error.message.replace(/^must (be |have |match )?/, '');

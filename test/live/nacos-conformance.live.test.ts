@@ -22,5 +22,11 @@ describe('real Nacos', { skip: GIVEN === undefined ? 'no Nacos: set WEIR_TEST_NA
   describeAdapter({
     name: 'nacos over HTTP alone',
     make: () => liveHarness(front, new Raw(server, true), { api: 'http' }, false),
+    skip: [
+      {
+        test: 'what is thrown when the registry is cut is a SourceError of cause lost',
+        reason: 'between two polls there is no connection to cut',
+      },
+    ],
   });
 });

@@ -25,5 +25,11 @@ describe("Polaris' Nacos face", { skip: missing ? `no Polaris: ${how}` : false }
   describeAdapter({
     name: "nacos over gRPC on Polaris' face",
     make: () => liveHarness(front, new Raw(server.nacos, false), {}, true),
+    skip: [
+      {
+        test: 'names like __proto__ and constructor are services like any other',
+        reason: 'the face itself takes "__" for its mark between group and name and answers for another service (seen, 1.18.1)',
+      },
+    ],
   });
 });
