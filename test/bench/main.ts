@@ -1,5 +1,5 @@
 // npm run bench: everything, side by side, as JSON and as tables. Words choose parts: proxies, catalog, pick, propagation, coldstart.
-// Options: --quick (short rounds), --only=weir,nginx, --rows=small, --out=FILE (JSON), --docs (rewrites docs/benchmarks.md).
+// Options: --quick (short rounds), --seconds=N (of a measurement), --only=weir,nginx, --rows=small, --out=FILE (JSON), --docs (rewrites docs/benchmarks.md).
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
@@ -32,7 +32,12 @@ const result: Record<string, unknown> = {
 const text: string[] = [];
 
 if (wants('proxies')) {
-  const bench = await benchProxies({ seconds: quick ? 2 : 5, rounds: quick ? 3 : 5, only: list('only'), rows: list('rows') });
+  const bench = await benchProxies({
+    seconds: Number(option('seconds') ?? (quick ? 2 : 5)),
+    rounds: quick ? 3 : 5,
+    only: list('only'),
+    rows: list('rows'),
+  });
   result['proxies'] = bench;
   const judged = verdicts(bench);
   result['verdicts'] = judged;
