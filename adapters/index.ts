@@ -7,6 +7,7 @@ export const adapterKinds: ReadonlyMap<string, () => Promise<{ readonly factory:
   ['file', () => import('./file/index.ts')],
   ['etcd', () => import('./etcd/index.ts')],
   ['consul', () => import('./consul/index.ts')],
+  ['nacos', () => import('./nacos/index.ts')],
   ['polaris', () => import('./polaris/index.ts')],
   ['l5', () => import('./l5/index.ts')],
 ]);

@@ -21,7 +21,7 @@ interface Held {
 
 /** Metadata by which the server measures the life of a record that is kept for `ttl` ms. */
 export function ownTimes(ttl: number): Readonly<Record<string, string>> {
-  return preserved({ interval: Math.max(1_000, Math.floor(ttl / 3)), unhealthy: ttl, gone: Math.round(1.5 * ttl) });
+  return preserved({ interval: Math.max(1_000, Math.floor(ttl / 3)), unhealthy: ttl, gone: 2 * ttl });
 }
 
 export function preserved(times: {

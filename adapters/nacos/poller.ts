@@ -74,7 +74,7 @@ export async function* pollService(
       else yield { kind: 'present', ...base, instances, rejected };
       if (!older) before = { digest: shown, time: info.lastRefTime, server: server.address };
       const wait = Math.min(MAX_WAIT_MS, Math.max(MIN_WAIT_MS, info.cacheMillis ?? DEFAULT_WAIT_MS));
-      await clock.sleep(wait * (0.9 + 0.2 * random()), signal);
+      await clock.sleep(wait * (0.8 + 0.2 * random()), signal);
     }
   } catch (thrown) {
     if (signal.aborted) return;

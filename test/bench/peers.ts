@@ -47,7 +47,7 @@ const SPECS: readonly Spec[] = [
       writeFileSync(
         path,
         `daemon off; worker_processes 1; pid ${folder}/nginx.pid; error_log stderr warn; events { worker_connections 4096; }
-http { access_log off; client_body_temp_path ${folder}; proxy_temp_path ${folder}; fastcgi_temp_path ${folder}; uwsgi_temp_path ${folder}; scgi_temp_path ${folder};
+http { access_log off; proxy_max_temp_file_size 0; client_body_temp_path ${folder}; proxy_temp_path ${folder}; fastcgi_temp_path ${folder}; uwsgi_temp_path ${folder}; scgi_temp_path ${folder};
 keepalive_requests 1000000; upstream u { server 127.0.0.1:${upstream} max_fails=5 fail_timeout=30s; keepalive 512; keepalive_requests 1000000; }
 server { listen 127.0.0.1:${port} backlog=2048; location / { proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header X-Forwarded-For $remote_addr; proxy_next_upstream error timeout http_502 http_503 http_504; proxy_read_timeout 15s; } } }`,
       );

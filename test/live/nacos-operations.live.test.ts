@@ -173,24 +173,35 @@ describe('real Nacos: figures', SKIP, () => {
     const reader = makeAdapter({ servers: [server] }).adapter;
     const writer = makeAdapter({ servers: [server] }).adapter;
     const stop = new AbortController();
-    const seen = new Map<string, number>();
+    /** Round → delays of the first snapshot of each service in it; the weight tells the round. */
+    const delays = new Map<number, Map<string, number>>();
     const watch = async (of: ServiceKey): Promise<void> => {
       for await (const item of reader.watch(of, stop.signal)) {
-        if (item.kind === 'present' && item.instances.length > 0 && !seen.has(of.name)) seen.set(of.name, delay(item));
+        const weight = item.kind === 'present' ? (item.instances[0]?.weight ?? 0) : 0;
+        const round = delays.get(weight);
+        if (item.kind === 'present' && round !== undefined && !round.has(of.name)) round.set(of.name, delay(item));
       }
     };
-    /** From the server's stamp on the list (same clock: loopback) to the snapshot, ms. */
+    /** From the server's stamp on the list (same clock: loopback) to the snapshot, ms: more than from the arrival of the push. */
     const delay = ({ sourceRevision }: Snapshot): number => Date.now() - Number(sourceRevision);
     const keys = Array.from({ length: 1_000 }, (_, n) => key(`figure-${n}`));
     try {
       const half = keys.slice(0, 500);
       const watches = half.map(watch);
       const how: WriteMode = { as: 'own', ttl: 15_000, liveness: 'beat' };
-      await Promise.all(half.map((of) => putOne(writer, of, sampleInstance(1), how)));
-      await eventually(() => seen.size === 500, 60_000, 100);
-      const delays = [...seen.values()].sort((a, b) => a - b);
-      const p99 = delays[Math.floor(delays.length * 0.99)] ?? Number.NaN;
-      console.log(`push to snapshot, 500 services at once: p50 ${delays[250]} ms, p99 ${p99} ms, max ${delays.at(-1)} ms`);
+      const p99s: number[] = [];
+      // The first two rounds warm the server up.
+      for (let round = 1; round <= 5; round++) {
+        const seen = new Map<string, number>();
+        delays.set(100 * round, seen);
+        await Promise.all(half.map((of) => putOne(writer, of, sampleInstance(1, { weight: 100 * round }), how)));
+        await eventually(() => seen.size === 500, 60_000, 100);
+        const sorted = [...seen.values()].sort((x, y) => x - y);
+        const p99 = sorted[494] ?? Number.NaN;
+        console.log(`push to snapshot, 500 services at once, round ${round}: p50 ${sorted[250]} ms, p99 ${p99} ms`);
+        if (round > 2) p99s.push(p99);
+      }
+      const p99 = p99s.sort((x, y) => x - y)[1] ?? Number.NaN;
       watches.push(...keys.slice(500).map(watch));
       const settled = performance.now();
       await eventually(() => performance.now() - settled > 65_000, 90_000, 500);
