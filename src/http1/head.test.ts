@@ -23,6 +23,15 @@ test('a request head is its method, target, minor version, and fields in the ord
   assert.deepEqual(head.values, ['h:80', '1', 'x y', '2']);
 });
 
+test('a tab behind the value of a framing field is refused: other parsers read another end of the message', () => {
+  for (const field of ['Content-Length: 5\t', 'Transfer-Encoding: chunked\t', 'transfer-encoding: chunked \t ']) {
+    assert.equal(statusOf(request(`POST / HTTP/1.1\r\nHost: h\r\n${field}\r\n\r\n`)), 400, field);
+    const response = `HTTP/1.1 200 OK\r\n${field}\r\n\r\n`;
+    assert.equal(parseResponseHead(response, response.length - 4).refused, true, field);
+  }
+  assert.equal(statusOf(request('POST / HTTP/1.1\r\nHost: h\r\nContent-Length:\t5 \r\n\r\n')), 0);
+});
+
 test('a method is a token of any kind but CONNECT; the request filter decides which go on', () => {
   for (const method of ['GET', 'TRACE', 'PURGE', 'get', 'M-SEARCH', 'GETX']) {
     const head = request(`${method} / HTTP/1.1\r\nHost: h\r\n\r\n`);

@@ -1,7 +1,18 @@
 // Owns the grammar of heads: latin1 text in, a head or a refusal out. Called by downstream, upstream and chunked (trailers).
 // Pure. It reports the first fault in byte order, so that the same bytes are refused alike however they were split.
 import type { FieldName, Refusal, RequestHead, ResponseHead, Trailers } from './exchange.ts';
-import { CHARS, FRAMING, HOST, internName, isHost, TARGET_CHAR, TCHAR, VALUE_CHAR } from './fields.ts';
+import {
+  CHARS,
+  CONTENT_LENGTH,
+  FRAMING,
+  HOST,
+  internName,
+  isHost,
+  TARGET_CHAR,
+  TCHAR,
+  TRANSFER_ENCODING,
+  VALUE_CHAR,
+} from './fields.ts';
 
 /** Caps of one head. `bytes` counts from the first byte of the start line to the last of the empty line. */
 export interface HeadLimits {
@@ -70,6 +81,9 @@ class FieldList {
   fault: Refusal | null = null;
 }
 
+/** Fields that say where a message ends. */
+const LENGTH_FIELDS = CONTENT_LENGTH | TRANSFER_ENCODING;
+
 const CR = 13;
 const LF = 10;
 const SP = 32;
@@ -103,6 +117,11 @@ function parseFields(text: string, from: number, end: number, maxFields: number)
     let valueEnd = i;
     while (valueEnd > valueStart && (text.charCodeAt(valueEnd - 1) === SP || text.charCodeAt(valueEnd - 1) === HTAB)) valueEnd--;
     const value = text.slice(valueStart, valueEnd);
+    // RFC 9112 allows a tab there; llhttp (Node, undici) then reads another length or no chunks at all: one meaning, or none.
+    if (valueEnd < i && (name.flags & LENGTH_FIELDS) !== 0 && text.slice(valueEnd, i).includes('\t')) {
+      list.fault = refuse(400, 'tab behind the value of a framing field');
+      return list;
+    }
     list.names.push(name);
     list.values.push(value);
     list.seen |= name.flags;
