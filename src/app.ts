@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { AdapterLoader } from './adapter/contract.ts';
 import { apiPorts } from './app/api-ports.ts';
 import { adapterLoader } from './app/loader.ts';
+import { LateOverlay, MigrationUser, openMigrations } from './app/migrations.ts';
 import { isAlive, nofileLimit, ownLife, ownUid, PressureMeter, surroundings } from './app/process-facts.ts';
 import { MAIN_LISTENER, ProxyUser, proxyUpdate } from './app/proxy-user.ts';
 import { readinessWaits } from './app/readiness.ts';
@@ -12,7 +13,6 @@ import { RegistrationHealth } from './app/registration-health.ts';
 import { RegistrationUser } from './app/registration-user.ts';
 import { RunningSources } from './app/sources.ts';
 import { Catalog } from './catalog/catalog.ts';
-import { NO_OVERLAY } from './catalog/evidence.ts';
 import { LastGoodFile } from './catalog/last-good.ts';
 import { loadLastGood } from './catalog/last-good-load.ts';
 import { Overrides } from './health/overrides.ts';
@@ -128,16 +128,12 @@ async function start(base: Base): Promise<RunningApp> {
   const { lastGoodMaxAge: maxAge } = settings.state;
   const lastGood = await loadLastGood({ directory: stateDir, wallNow: clock.wallNow(), maxAge, uid, metrics, events });
 
-  const prober = new Prober({
-    clock,
-    random,
-    events,
-    metrics,
-    probes: { http: new HttpProbe(), tcp: new TcpProbe(), grpc: new GrpcProbe() },
-  });
+  const probes = { http: new HttpProbe(), tcp: new TcpProbe(), grpc: new GrpcProbe() };
+  const prober = new Prober({ clock, random, events, metrics, probes });
   ends.push(() => prober.close());
   const { evidence } = prober;
-  const catalog = new Catalog({ clock, log, events, metrics, evidence, overlay: NO_OVERLAY, lastIndex: lastGood.index });
+  const overlay = new LateOverlay();
+  const catalog = new Catalog({ clock, log, events, metrics, evidence, overlay, lastIndex: lastGood.index });
   ends.push(() => catalog.close());
 
   // Own listeners are asked for at each judgement: ports may be given by the system, and change on reload.
@@ -197,8 +193,9 @@ async function start(base: Base): Promise<RunningApp> {
     random,
     log,
     sources: () => sources.registrationSources(),
-    nativeKey: (sourceId, service) => catalog.toNative(sourceId, serviceId(service)),
+    nativeKey: (sourceId, service) => catalog.toWrite(sourceId, serviceId(service)),
     audit: (line) => audit.write(line),
+    metrics,
     onLost: (details) => events.emit('registration_lost', details),
     journalPath: join(stateDir, 'registrations.json'),
     uid,
@@ -209,6 +206,25 @@ async function start(base: Base): Promise<RunningApp> {
   metrics.onCollect(() => {
     for (const [state, count] of registrations.counts()) metrics.gauge('weir_registrations', state).set(count);
   });
+
+  const { migrations, close: closeMigrations } = await openMigrations({
+    settings,
+    current: () => store.current,
+    loader,
+    clock,
+    random,
+    log,
+    events,
+    metrics,
+    audit,
+    uid,
+    catalog,
+    sources,
+    dataPlane,
+    probes,
+  });
+  ends.push(closeMigrations);
+  overlay.set(migrations);
 
   // From here on parts run: what is known from disk first, then the proxy, the API, the registries.
   const prepared = await sources.prepare(settings);
@@ -229,7 +245,18 @@ async function start(base: Base): Promise<RunningApp> {
       restored: lastGood.services > 0,
       timeUp: clock.now() - startedAt >= FIRST_ANSWER_MS,
     });
-  const ports = apiPorts({ catalog, publish, overrides, sources, registrations, dataPlane, store, notReady, waiting });
+  const ports = apiPorts({
+    catalog,
+    publish,
+    overrides,
+    sources,
+    registrations,
+    migrations,
+    dataPlane,
+    store,
+    notReady,
+    waiting,
+  });
   // The packages of the API and of the registries' clients take a third of a start to load: the proxy serves before that.
   const { createApi } = await import('./api/server.ts');
   const api = await createApi(
@@ -241,8 +268,9 @@ async function start(base: Base): Promise<RunningApp> {
   const apiAddress = await api.listen();
   apiListener = ownListenerOf(apiAddress);
   sources.begin();
+  migrations.start();
   await registrationUser.apply(settings);
-  for (const user of [sources, publish, registrationUser, proxyUser]) store.addUser(user);
+  for (const user of [sources, publish, registrationUser, new MigrationUser(migrations), proxyUser]) store.addUser(user);
 
   const reload = async (): Promise<ReloadResult> => store.reload(await load());
   if (configPath !== undefined) {
@@ -284,7 +312,8 @@ async function start(base: Base): Promise<RunningApp> {
       draining = true;
       listening = false;
       // Nobody should still be sent here: what is ours leaves the registries as the lame duck starts.
-      const left = settings.shutdown.registrations === 'deregister' ? registrations.shutdown('deregister') : Promise.resolve();
+      const left =
+        store.current.shutdown.registrations === 'deregister' ? registrations.shutdown('deregister') : Promise.resolve();
       await Promise.all([dataPlane.drain(), left]);
       await close();
     },

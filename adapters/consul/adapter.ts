@@ -1,7 +1,16 @@
 // Owns one source of kind consul. Called by the supervisor, the keeper and app through the contract; wires watches, lists, writers
 // and the state store. Must never talk to Consul itself.
 import type { Capabilities } from '../../src/adapter/capabilities.ts';
-import type { Adapter, AdapterDeps, Fence, RenewResult, Write, WriteMode, WriteReceipt } from '../../src/adapter/contract.ts';
+import type {
+  Adapter,
+  AdapterDeps,
+  Fence,
+  NativeNamespaces,
+  RenewResult,
+  Write,
+  WriteMode,
+  WriteReceipt,
+} from '../../src/adapter/contract.ts';
 import type { StateStore } from '../../src/adapter/state-store.ts';
 import { Mailbox } from '../../src/kernel/mailbox.ts';
 import type { RegistryHealth } from '../../src/model/instance.ts';
@@ -10,9 +19,10 @@ import { type ServiceList, type Snapshot, SourceError, type Unchanged } from '..
 import { AgentWriter } from './agent-writer.ts';
 import { CatalogWriter } from './catalog-writer.ts';
 import type { ConsulClient } from './client.ts';
-import type { ConsulConfig } from './config.ts';
+import { type ConsulConfig, MAX_BLOCKING, MAX_BLOCKING_H2 } from './config.ts';
 import { Firehose } from './firehose.ts';
 import { Guard } from './guard.ts';
+import { History } from './history.ts';
 import type { Line } from './line.ts';
 import { type NamesFeed, namesFeed, peerList } from './names.ts';
 import { holdSlots } from './slots.ts';
@@ -25,6 +35,7 @@ const FIELDS = new Set(['weight', 'health', 'isolated', 'protocol', 'version', '
 export class ConsulAdapter implements Adapter {
   readonly kind = 'consul';
   readonly capabilities: Capabilities;
+  readonly namespaces: NativeNamespaces;
   readonly #config: ConsulConfig;
   readonly #client: ConsulClient;
   readonly #line: Line;
@@ -40,14 +51,17 @@ export class ConsulAdapter implements Adapter {
   constructor(config: ConsulConfig, client: ConsulClient, deps: AdapterDeps) {
     const { clock, random, dial, count } = deps;
     this.#config = config;
+    this.namespaces = { home: config.namespace ?? 'default', others: 'none' };
     this.#client = client;
     const { slots, leave } = holdSlots(config.origin);
     this.#leaveSlots = leave;
+    client.onProtocol((h2) => slots.resize(h2 ? MAX_BLOCKING_H2 : MAX_BLOCKING));
     this.#line = { client, config, clock, random, slots, count, quirks: { headerless: 0 } };
-    this.#guard = new Guard(this.#line);
+    const history = new History(this.#line);
+    this.#guard = new Guard(this.#line, history);
     const { normalWeight, taggedAddress, tagFields, kinds } = config;
-    this.#truth = new Truth(this.#line, { normalWeight, taggedAddress, tagFields, kinds, dial, count });
-    this.#names = namesFeed(this.#line, this.#guard);
+    this.#truth = new Truth(this.#line, history, { normalWeight, taggedAddress, tagFields, kinds, dial, count });
+    this.#names = namesFeed(this.#line, this.#guard, history);
     this.#firehose = new Firehose(this.#line, this.#truth, this.#names);
     this.#agent = new AgentWriter(this.#line);
     this.#catalog = new CatalogWriter(this.#line);

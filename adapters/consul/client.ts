@@ -1,17 +1,16 @@
-// Owns HTTP to one Consul agent: connections, deadlines, limits, TLS files, what the headers say. The only file that touches undici.
+// Owns calls to one Consul agent: lanes, deadlines, limits, what the headers say. How bytes travel is http1.ts and http2.ts.
 // Called by everything in this folder that talks to Consul; must never retry, queue without bound, or follow a redirect.
-import { readFile } from 'node:fs/promises';
-import { Agent, buildConnector } from 'undici';
 import type { SourceOptions } from '../../src/adapter/contract.ts';
 import { Gate } from '../../src/adapter/gate.ts';
 import type { Clock } from '../../src/kernel/clock.ts';
 import { parseJson } from '../../src/kernel/decode.ts';
-import { messageOf } from '../../src/kernel/errors.ts';
 import { SourceError } from '../../src/model/snapshot.ts';
-import { MAX_BLOCKING } from './config.ts';
+import { MAX_BLOCKING, MAX_BLOCKING_H2 } from './config.ts';
 import { malformed, statusFailure, transportFailure } from './errors.ts';
+import { Http1 } from './http1.ts';
+import { Http2 } from './http2.ts';
+import { type Lane, MAX_BODY, type RawHeaders, type Transport, tlsMaterial } from './transport.ts';
 
-const MAX_BODY = 64 * 1024 * 1024;
 const MAX_HEADERS = 100;
 /** Reads that do not block, and (apart, so that a sweep cannot hold them up) writes, locks and the guard call. */
 const READ_CONNECTIONS = 6;
@@ -47,8 +46,6 @@ interface RawAnswer {
   readonly fromConsul: boolean;
 }
 
-type Lane = 'watch' | 'read' | 'control';
-
 export class ConsulClient {
   readonly origin: string;
   /** Whether an ACL token is sent. */
@@ -56,10 +53,10 @@ export class ConsulClient {
   readonly #clock: Clock;
   readonly #timeout: number;
   readonly #headers: Readonly<Record<string, string>>;
-  readonly #agents: Readonly<Record<Lane, Agent>>;
+  readonly #transport: Transport;
   readonly #gates: Readonly<Record<Lane, Gate>>;
   readonly #closing = new AbortController();
-  #breaks = 0;
+  #spoke: (h2: boolean) => void = () => {};
 
   constructor(origin: string, options: SourceOptions, clock: Clock) {
     this.origin = origin;
@@ -68,36 +65,22 @@ export class ConsulClient {
     const { token } = options.auth;
     this.hasToken = token !== undefined && token !== '';
     this.#headers = { accept: 'application/json', ...(this.hasToken && token !== undefined ? { 'x-consul-token': token } : {}) };
-    const connect = origin.startsWith('https:') ? tlsConnector(options.tls ?? {}) : { timeout: 1_000 };
-    const agent = (connections: number, backstop: number): Agent => {
-      const made = new Agent({
-        connect,
-        connections,
-        pipelining: 1,
-        allowH2: false,
-        keepAliveTimeout: 4_000,
-        keepAliveTimeoutThreshold: 2_000,
-        keepAliveMaxTimeout: 600_000,
-        headersTimeout: backstop,
-        bodyTimeout: backstop,
-        maxHeaderSize: 16_384,
-        maxResponseSize: MAX_BODY,
-        strictContentLength: true,
-      });
-      made.on('disconnect', (_origin, _targets, error) => {
-        // Our own closing of an idle connection says nothing of the other side.
-        if (!('code' in error) || error.code !== 'UND_ERR_INFO') this.#breaks++;
-      });
-      return made;
+    const https = origin.startsWith('https:');
+    const tls = https ? () => tlsMaterial(options.tls ?? {}) : null;
+    const connections = { watch: MAX_BLOCKING, read: READ_CONNECTIONS, control: CONTROL_CONNECTIONS };
+    const http1 = new Http1({ origin, connections, backstopMs: Math.max(10_000, options.timeout), tls });
+    const spoke = (h2: boolean): void => this.#spoke(h2);
+    this.#transport = tls === null ? http1 : new Http2({ origin, clock, tls, fallback: http1, spoke });
+    this.#gates = {
+      watch: new Gate(https ? MAX_BLOCKING_H2 : MAX_BLOCKING),
+      read: new Gate(READ_CONNECTIONS),
+      control: new Gate(CONTROL_CONNECTIONS),
     };
-    const backstop = Math.max(10_000, options.timeout);
-    // A blocking query has its own deadline.
-    this.#agents = {
-      watch: agent(MAX_BLOCKING, 0),
-      read: agent(READ_CONNECTIONS, backstop),
-      control: agent(CONTROL_CONNECTIONS, backstop),
-    };
-    this.#gates = { watch: new Gate(MAX_BLOCKING), read: new Gate(READ_CONNECTIONS), control: new Gate(CONTROL_CONNECTIONS) };
+  }
+
+  /** Calls `told` at each new TLS connection with whether it speaks HTTP/2, where many queries share a connection. */
+  onProtocol(told: (h2: boolean) => void): void {
+    this.#spoke = told;
   }
 
   /**
@@ -105,7 +88,7 @@ export class ConsulClient {
    * before must not be waited on, since one above the server's own is held for the whole wait.
    */
   get breaks(): number {
-    return this.#breaks;
+    return this.#transport.breaks;
   }
 
   /** A read that does not block. Rejects with SourceError (ConsulFailure for a status other than 200) or the signal's reason. */
@@ -136,7 +119,7 @@ export class ConsulClient {
   /** Drops every connection; later calls reject. */
   async close(): Promise<void> {
     this.#closing.abort(new SourceError('lost', 'consul: the source is closed'));
-    await Promise.all(Object.values(this.#agents).map((agent) => agent.destroy()));
+    await this.#transport.close();
   }
 
   async #json(lane: Lane, path: string, query: Query, deadlineMs: number, signal: AbortSignal): Promise<Answer> {
@@ -187,7 +170,7 @@ export class ConsulClient {
 
   async #exchange(lane: Lane, method: 'GET' | 'PUT', path: string, body: string | null, signal: AbortSignal): Promise<RawAnswer> {
     const headers = body === null ? this.#headers : { ...this.#headers, 'content-type': 'application/json' };
-    const answer = await this.#agents[lane].request({ origin: this.origin, path, method, headers, body, signal });
+    const answer = await this.#transport.request(lane, { path, method, headers, body, signal });
     try {
       if (Object.keys(answer.headers).length > MAX_HEADERS) throw malformed(this.origin, path, 'with too many header fields');
       const encoding = header(answer.headers, 'content-encoding');
@@ -195,11 +178,9 @@ export class ConsulClient {
         throw malformed(this.origin, path, `in the encoding ${encoding.slice(0, 20)}`);
       const bytes = await bodyBytes(answer.body);
       const fromConsul = Object.keys(answer.headers).some((name) => name.startsWith('x-consul-'));
-      return { status: answer.statusCode, bytes, headers: answerHeaders(answer.headers), fromConsul };
+      return { status: answer.status, bytes, headers: answerHeaders(answer.headers), fromConsul };
     } catch (thrown) {
-      // Nobody reads on; the stream would call that an error of its own.
-      answer.body.on('error', () => {});
-      answer.body.destroy();
+      answer.abandon();
       throw thrown;
     }
   }
@@ -215,8 +196,6 @@ async function bodyBytes(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
   }
   return Buffer.concat(chunks, size);
 }
-
-type RawHeaders = Readonly<Record<string, string | string[] | undefined>>;
 
 function header(headers: RawHeaders, name: string): string | null {
   const value = headers[name];
@@ -249,31 +228,4 @@ function queryText(query: Query): string {
     if (value !== null) parts.push(value === '' ? name : `${name}=${encodeURIComponent(value)}`);
   }
   return parts.length === 0 ? '' : `?${parts.join('&')}`;
-}
-
-/** Reads the files again for each connection, so that renewed certificates are taken without a restart. */
-function tlsConnector(files: NonNullable<SourceOptions['tls']>): buildConnector.connector {
-  return (options, callback) => {
-    const read = async (path: string | undefined, name: string): Promise<Buffer | undefined> => {
-      if (path === undefined) return undefined;
-      try {
-        return await readFile(path);
-      } catch (thrown) {
-        throw new SourceError('denied', `consul: tls.${name} cannot be read: ${messageOf(thrown)}`, { cause: thrown });
-      }
-    };
-    const open = async (): Promise<void> => {
-      const [ca, cert, key] = await Promise.all([read(files.ca, 'ca'), read(files.cert, 'cert'), read(files.key, 'key')]);
-      const connect = buildConnector({
-        timeout: 1_000,
-        allowH2: false,
-        maxCachedSessions: 0,
-        ...(ca === undefined ? {} : { ca }),
-        ...(cert === undefined ? {} : { cert }),
-        ...(key === undefined ? {} : { key }),
-      });
-      connect(files.serverName === undefined ? options : { ...options, servername: files.serverName }, callback);
-    };
-    open().catch((thrown: unknown) => callback(thrown instanceof Error ? thrown : new Error(String(thrown)), null));
-  };
 }

@@ -7,10 +7,16 @@ import { nameFault } from '../../src/model/service.ts';
 
 const Text = Type.String({ minLength: 1, maxLength: 255 });
 
-/** Blocking queries held per agent address, all of them together: a quarter of what an agent lets one host open is left to others. */
-export const MAX_BLOCKING = 100;
+/** Blocking queries held per agent address, all of them together: 100 services and what they share, half of what one host may open. */
+export const MAX_BLOCKING = 102;
+/** The same where queries share connections (HTTP/2 over TLS); what bounds it then is the agent's memory. */
+export const MAX_BLOCKING_H2 = 1_002;
 /** Of those, the list of names and the firehose. */
 export const SHARED_QUERIES = 2;
+
+const PLAIN_WATCHES = MAX_BLOCKING - SHARED_QUERIES;
+/** Services with a query of their own over HTTP/2, unless told otherwise. */
+const DEFAULT_WATCHES_H2 = 500;
 
 /** Keys that are this kind's own; see the README beside this file. */
 export const ConfigSchema = Type.Object(
@@ -30,7 +36,7 @@ export const ConfigSchema = Type.Object(
     tagFields: Type.Optional(Type.Boolean()),
     kinds: Type.Optional(Type.Array(Text, { maxItems: 16 })),
     showConsul: Type.Optional(Type.Boolean()),
-    maxWatches: Type.Optional(Type.Integer({ minimum: 1, maximum: MAX_BLOCKING - SHARED_QUERIES })),
+    maxWatches: Type.Optional(Type.Integer({ minimum: 1, maximum: MAX_BLOCKING_H2 - SHARED_QUERIES })),
     kvPrefix: Type.Optional(Type.String({ maxLength: 255 })),
   },
   { additionalProperties: false },
@@ -90,6 +96,9 @@ export function resolveConfig(value: unknown, options: SourceOptions): ConsulCon
   if (config.peer !== undefined && config.peerServices === undefined) {
     return 'peer: Consul lists no names of a peer; name its services in peerServices';
   }
+  if (!address.tls && (config.maxWatches ?? 0) > PLAIN_WATCHES) {
+    return `maxWatches: at most ${PLAIN_WATCHES} over plain HTTP, where each query holds a connection; use https for more`;
+  }
   return {
     ...address,
     datacenter: config.datacenter ?? null,
@@ -105,7 +114,7 @@ export function resolveConfig(value: unknown, options: SourceOptions): ConsulCon
     tagFields: config.tagFields ?? false,
     kinds: new Set(config.kinds ?? []),
     showConsul: config.showConsul ?? false,
-    maxWatches: config.maxWatches ?? MAX_BLOCKING - SHARED_QUERIES,
+    maxWatches: config.maxWatches ?? (address.tls ? DEFAULT_WATCHES_H2 : PLAIN_WATCHES),
     kvPrefix: config.kvPrefix ?? 'weir/',
     normalWeight: options.normalWeight ?? 1,
   };

@@ -65,6 +65,11 @@ export function statusFailure(origin: string, path: string, status: number, body
 }
 
 const TRANSPORT: readonly Hint[] = [
+  [
+    /disconnected before secure TLS/,
+    'lost',
+    'it ended the TLS handshake: does this port speak TLS? If not, write http:// in address',
+  ],
   [/ECONNREFUSED/, 'lost', 'nothing listens there: check address and that the agent runs'],
   [/ENOTFOUND|EAI_AGAIN/, 'lost', 'the host name does not resolve: check address'],
   [/EHOSTUNREACH|ENETUNREACH/, 'lost', 'there is no route to it: check address'],

@@ -1,5 +1,6 @@
 // Owns a fake Consul on loopback for tests: the HTTP API as an agent of 1.14.11 was seen to answer, with hooks for faults.
 // Called by tests only. A fake that the real server would contradict is a defect; the same suite runs against both.
+import { randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock } from '../../src/kernel/clock.ts';
@@ -51,6 +52,8 @@ export class FakeConsul {
   /** Known tokens and what each may read; null: ACLs are off. */
   acl: Map<string, (service: string) => boolean> | null = null;
   streaming = true;
+  /** Made anew with the data. */
+  cluster: string = randomUUID();
   /** Of plain answers. */
   leader = true;
   lastContactMs = 0;
@@ -98,6 +101,7 @@ export class FakeConsul {
     this.kv.close();
     this.kv.sessions.clear();
     this.store.wipe();
+    this.cluster = randomUUID();
     this.cut();
   }
 
@@ -247,6 +251,9 @@ export class FakeConsul {
       filtered,
       backend: 'blocking-query',
     });
+    if (area === 'connect' && what === 'ca' && name === 'roots') {
+      return () => plain(1, { ActiveRootID: 'root', TrustDomain: `${this.cluster}.consul`, Roots: [] }, false);
+    }
     if (area === 'catalog' && what === 'services') {
       return () => {
         const all = [...store.names()];

@@ -48,6 +48,8 @@ export class Firehose {
   readonly #members = new Set<Member>();
   /** Members to be read, in the order in which they asked for it. */
   readonly #due = new Set<Member>();
+  /** The same of members that a check names: a sweep does not hold them up. */
+  readonly #urgent = new Set<Member>();
   #reading = 0;
   #before: CheckDigests | null = null;
   #run: { readonly stop: AbortController; readonly leave: () => void } | null = null;
@@ -91,6 +93,7 @@ export class Firehose {
       stopWaiting();
       this.#members.delete(member);
       this.#due.delete(member);
+      this.#urgent.delete(member);
       if (this.#members.size === 0) this.#stop();
     }
   }
@@ -125,6 +128,7 @@ export class Firehose {
     const members = [...this.#members];
     this.#members.clear();
     this.#due.clear();
+    this.#urgent.clear();
     this.#stop();
     for (const { box } of members) box.fail(error);
   }
@@ -137,7 +141,7 @@ export class Firehose {
     const services = changedKeys(before.services, now.services);
     for (const member of this.#members) {
       const touched = services.has(member.name) || [...member.memory.nodes].some((node) => nodes.has(node));
-      if (touched) this.#ask(member);
+      if (touched) this.#ask(member, true);
     }
   }
 
@@ -185,36 +189,42 @@ export class Firehose {
   }
 
   #drained(signal: AbortSignal): Promise<void> {
-    if (signal.aborted || (this.#reading === 0 && this.#due.size === 0)) return Promise.resolve();
+    if (signal.aborted || (this.#reading === 0 && this.#due.size === 0 && this.#urgent.size === 0)) return Promise.resolve();
     return new Promise((resolve) => {
       signal.addEventListener('abort', () => resolve(), { once: true });
       this.#idle.push(resolve);
     });
   }
 
-  #ask(member: Member): void {
+  #ask(member: Member, urgent = false): void {
     const gap = member.readAt + MEMBER_GAP_MS - this.#line.clock.now();
     if (gap > 0) {
-      void this.#askLater(member, gap);
+      void this.#askLater(member, gap, urgent);
       return;
     }
-    this.#due.add(member);
-    while (this.#reading < READS_AT_ONCE) {
-      const [next] = this.#due;
-      if (next === undefined) return;
-      this.#due.delete(next);
-      this.#reading++;
-      void this.#read(next);
+    (urgent ? this.#urgent : this.#due).add(member);
+    this.#pump();
+  }
+
+  #pump(): void {
+    for (const queue of [this.#urgent, this.#due]) {
+      for (const next of queue) {
+        if (this.#reading >= READS_AT_ONCE) return;
+        this.#urgent.delete(next);
+        this.#due.delete(next);
+        this.#reading++;
+        void this.#read(next);
+      }
     }
   }
 
   /** Never rejects. */
-  async #askLater(member: Member, gap: number): Promise<void> {
+  async #askLater(member: Member, gap: number, urgent: boolean): Promise<void> {
     if (member.waiting) return;
     member.waiting = true;
     await this.#line.clock.sleep(gap, member.signal).catch(() => undefined);
     member.waiting = false;
-    if (this.#members.has(member) && !member.signal.aborted) this.#ask(member);
+    if (this.#members.has(member) && !member.signal.aborted) this.#ask(member, urgent);
   }
 
   /** Never rejects. */
@@ -230,9 +240,8 @@ export class Firehose {
       if (!member.signal.aborted) member.box.fail(asSourceError(thrown));
     } finally {
       this.#reading--;
-      const [next] = this.#due;
-      if (next !== undefined) this.#ask(next);
-      if (this.#due.size === 0 && this.#reading === 0) for (const wake of this.#idle.splice(0)) wake();
+      this.#pump();
+      if (this.#due.size === 0 && this.#urgent.size === 0 && this.#reading === 0) for (const wake of this.#idle.splice(0)) wake();
     }
   }
 }

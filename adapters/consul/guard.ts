@@ -2,21 +2,23 @@
 // every 15 s asks whether they are. Called by every watch while it lives; must never run when nobody watches.
 import { asSourceError, type SourceError } from '../../src/model/snapshot.ts';
 import { ConsulFailure } from './errors.ts';
+import { type History, SERVERS } from './history.ts';
 import { type Line, refuseStale } from './line.ts';
 
-const PATH = '/v1/health/service/consul';
 const EVERY_MS = 15_000;
 /** A stale read waits for nobody: a dead link shows within 20 s. */
 const DEADLINE_MS = 5_000;
 
 export class Guard {
   readonly #line: Line;
+  readonly #history: History;
   #members = 0;
   #alarm = new AbortController();
   #stop: AbortController | null = null;
 
-  constructor(line: Line) {
+  constructor(line: Line, history: History) {
     this.#line = line;
+    this.#history = history;
   }
 
   /** From now on the signal aborts, with a SourceError as its reason, when the servers are lost. */
@@ -45,7 +47,11 @@ export class Guard {
     while (!signal.aborted) {
       try {
         await clock.sleep(EVERY_MS, signal);
-        refuseStale(this.#line, await client.get(PATH, { stale: '' }, signal, 'control', DEADLINE_MS));
+        const answer = await client.get(SERVERS, { stale: '' }, signal, 'control', DEADLINE_MS);
+        refuseStale(this.#line, answer);
+        // Servers that are replaced one by one must be seen in between, or they look like another cluster.
+        if (this.#line.config.datacenter === null) this.#history.sawServers(answer.body);
+        else await this.#history.look(signal);
       } catch (thrown) {
         if (signal.aborted) return;
         // Too many connections say nothing of the servers.

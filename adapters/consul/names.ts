@@ -2,10 +2,12 @@
 // Called by adapter.ts and firehose.ts; must never call a filtered list complete.
 import { nameFault } from '../../src/model/service.ts';
 import { type ServiceList, SourceError } from '../../src/model/snapshot.ts';
+import type { Answer } from './client.ts';
 import { malformed } from './errors.ts';
 import { Feed } from './feed.ts';
 import type { Guard } from './guard.ts';
-import { type Line, refuseStale } from './line.ts';
+import type { History } from './history.ts';
+import { type Line, refuseStale, scope } from './line.ts';
 import { decodeNames } from './native.ts';
 import { BlockingQuery } from './query.ts';
 import { badName, keyOf, PartialList } from './truth.ts';
@@ -22,11 +24,25 @@ export interface NamesItem {
 
 export type NamesFeed = Feed<NamesItem>;
 
-export function namesFeed(line: Line, guard: Guard): NamesFeed {
-  return new Feed((signal) => names(line, guard, signal));
+export function namesFeed(line: Line, guard: Guard, history: History): NamesFeed {
+  // Over losses of the query, too: what comes back may be older.
+  const last: Last = { index: 0n, history: history.number };
+  return new Feed((signal) => names(line, guard, history, last, signal));
 }
 
-async function* names(line: Line, guard: Guard, signal: AbortSignal): AsyncGenerator<NamesItem, void, void> {
+/** The last index of the list, and the number of the history to which it belongs. */
+interface Last {
+  index: bigint;
+  history: number;
+}
+
+async function* names(
+  line: Line,
+  guard: Guard,
+  history: History,
+  last: Last,
+  signal: AbortSignal,
+): AsyncGenerator<NamesItem, void, void> {
   const query = new BlockingQuery(line, PATH, {}, { streamable: false, minGapMs: MIN_GAP_MS });
   const slot = line.slots.take();
   const member = guard.join();
@@ -36,6 +52,7 @@ async function* names(line: Line, guard: Guard, signal: AbortSignal): AsyncGener
     for (;;) {
       const answer = await query.next(until);
       refuseStale(line, answer);
+      await noteIndex(line, history, last, answer, until);
       const found = decodeNames(answer.body);
       if (found === null) throw malformed(line.client.origin, PATH, 'no list of names');
       if (found.length === 0 && answer.headers.defaultDeny && !line.client.hasToken) {
@@ -51,6 +68,20 @@ async function* names(line: Line, guard: Guard, signal: AbortSignal): AsyncGener
     member.leave();
     void query.held.then(() => slot.release());
   }
+}
+
+/** Older data of the same registry keep its marks; its first sign is this list, whose index every change of a service raises. */
+async function noteIndex(line: Line, history: History, last: Last, { headers }: Answer, signal: AbortSignal): Promise<void> {
+  const { index } = headers;
+  if (index === null) return;
+  if (last.history === history.number && index < last.index) {
+    // A follower may lag behind: the leader decides.
+    const sure = await line.client.get(PATH, { ...scope(line), consistent: '' }, signal);
+    if (sure.headers.index === null || sure.headers.index >= last.index) return;
+    if (last.history === history.number) await history.wentBack(signal);
+  }
+  last.index = index;
+  last.history = history.number;
 }
 
 function listOf(found: readonly string[], filtered: boolean, { config, count }: Line): ServiceList {

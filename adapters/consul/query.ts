@@ -23,6 +23,7 @@ export class BlockingQuery {
   #zeros = 0;
   #freshIndexOne = false;
   #blockedAt = Number.NEGATIVE_INFINITY;
+  #heldUntil = 0;
   #held: Promise<void> = Promise.resolve();
   #answered = false;
   #breaks = 0;
@@ -50,6 +51,7 @@ export class BlockingQuery {
     await this.#pace(signal);
     // Between two requests nothing of ours would notice a restart but the connections.
     if (this.#answered && this.#breaks !== this.#line.client.breaks) this.restart();
+    const asked = this.#cursor;
     const answer = await this.#ask(signal);
     this.#breaks = this.#line.client.breaks;
     this.#answered = true;
@@ -70,7 +72,10 @@ export class BlockingQuery {
     this.#zeros = index === 0n ? this.#zeros + 1 : 0;
     const { next } = step(this.#cursor, index, backend, this.#traits.streamable);
     this.#freshIndexOne = this.#cursor.index === null && next.index === 1n && index !== 0n;
-    this.#cursor = next;
+    // A plain query that returns early and unmoved was cut off from the data it watched (a restore): the next would wait on an index
+    // above the server's own.
+    const early = backend === 'blocking-query' && asked.index === index && this.#line.clock.now() < this.#heldUntil;
+    this.#cursor = early ? START : next;
     return answer;
   }
 
@@ -97,6 +102,7 @@ export class BlockingQuery {
     if (cursor.index === null) return client.get(this.#path, query, signal);
     this.#blockedAt = clock.now();
     const wait = cursor.index === 1n ? FIRST_WAIT_MS : waitMs(random);
+    this.#heldUntil = this.#blockedAt + wait;
     const own = new AbortController();
     const call = client.block(
       this.#path,

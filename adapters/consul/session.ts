@@ -86,8 +86,10 @@ export class LockSession {
       const answer = await query.next(signal);
       const holder = decodeKeys(answer.body ?? [])?.[0]?.session ?? '';
       query.returned(holder === '');
-      // Free, and yet not ours: the lock delay of the last holder.
-      if (holder === '') await clock.sleep(RETRY_MS, signal);
+      if (holder !== '') continue;
+      // Free, and yet not ours: the lock delay of the last holder, whose end moves no index that could be waited for.
+      await clock.sleep(RETRY_MS, signal);
+      query.restart();
     }
   }
 

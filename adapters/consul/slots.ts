@@ -9,6 +9,7 @@ export interface Slot {
 
 export class Slots {
   #held = 0;
+  #most = MAX_BLOCKING;
   #services = 0;
   /** Who waits for a service's place, with the most that it allows. */
   readonly #waiting = new Map<() => void, number>();
@@ -16,6 +17,17 @@ export class Slots {
   /** Blocking queries held now. */
   get held(): number {
     return this.#held;
+  }
+
+  /** How many there are; more wakes those who wait. Fewer takes none away. */
+  resize(most: number): void {
+    this.#most = most;
+    let room = most - 1 - this.#held;
+    for (const [wake, max] of [...this.#waiting]) {
+      if (room-- <= 0 || !this.#roomFor(max)) continue;
+      this.#waiting.delete(wake);
+      wake();
+    }
   }
 
   /** A place for a query that everybody of a source shares; there always is one. */
@@ -36,7 +48,7 @@ export class Slots {
   }
 
   #roomFor(max: number): boolean {
-    return this.#services < max && this.#held < MAX_BLOCKING - 1;
+    return this.#services < max && this.#held < this.#most - 1;
   }
 
   #give(services: number): Slot {

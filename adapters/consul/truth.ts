@@ -5,7 +5,8 @@ import type { Instance } from '../../src/model/instance.ts';
 import { compareText, type ServiceKey } from '../../src/model/service.ts';
 import { type Snapshot, SourceError } from '../../src/model/snapshot.ts';
 import { type Answer, type AnswerHeaders, type Query, segment } from './client.ts';
-import { malformed } from './errors.ts';
+import { malformed, safeText } from './errors.ts';
+import type { History } from './history.ts';
 import { type Line, reading, refuseStale, scope } from './line.ts';
 import { digestOf, type MappedList, type MappingOptions, mapList } from './mapping.ts';
 import { decodeNames } from './native.ts';
@@ -22,8 +23,8 @@ interface Known {
   partialDigest: string;
   /** The last index of each backend. */
   readonly indexes: Map<AnswerHeaders['backend'], bigint>;
-  /** The history of the registry to which they belong. */
-  epoch: number;
+  /** Number of the history to which they belong. */
+  history: number;
 }
 
 /** What one watch has shown. */
@@ -58,11 +59,12 @@ export class PartialList extends SourceError {
 export class Truth {
   readonly #line: Line;
   readonly #mapping: MappingOptions;
+  readonly #history: History;
   readonly #known = new Map<string, Known>();
-  #epoch = 0;
 
-  constructor(line: Line, mapping: MappingOptions) {
+  constructor(line: Line, history: History, mapping: MappingOptions) {
     this.#line = line;
+    this.#history = history;
     this.#mapping = mapping;
   }
 
@@ -70,7 +72,7 @@ export class Truth {
   memory(name: string): Memory {
     let known = this.#known.get(name);
     if (known === undefined) {
-      known = { instances: null, partialDigest: '', indexes: new Map(), epoch: this.#epoch };
+      known = { instances: null, partialDigest: '', indexes: new Map(), history: this.#history.number };
       const [oldest] = this.#known.keys();
       if (this.#known.size >= MAX_MEMORIES && oldest !== undefined) this.#known.delete(oldest);
       this.#known.set(name, known);
@@ -92,11 +94,23 @@ export class Truth {
   async read(name: string, memory: Memory, fresh: boolean, signal: AbortSignal): Promise<Reading> {
     const { path, query } = this.pathOf(name);
     const how = this.#how(fresh);
-    return this.judge(name, await this.#line.client.get(path, { ...how, ...query }, signal), memory, signal, fresh);
+    // Others may learn a higher index while this answer is on its way.
+    const before = fresh ? [...memory.known.indexes.values()] : null;
+    return this.judge(name, await this.#line.client.get(path, { ...how, ...query }, signal), memory, signal, before);
   }
 
-  /** Judges an answer against what is remembered, and remembers it. Throws PartialList or another SourceError. */
-  async judge(name: string, answer: Answer, memory: Memory, signal: AbortSignal, fresh = false): Promise<Reading> {
+  /**
+   * Judges an answer against what is remembered, and remembers it. `before`: the answer is the leader's own, and these indexes were
+   * known when it was asked. Throws PartialList or another SourceError.
+   */
+  async judge(
+    name: string,
+    answer: Answer,
+    memory: Memory,
+    signal: AbortSignal,
+    before: readonly bigint[] | null = null,
+  ): Promise<Reading> {
+    const fresh = before !== null;
     refuseStale(this.#line, answer);
     const list = this.#map(name, answer);
     const { headers } = answer;
@@ -104,17 +118,29 @@ export class Truth {
       this.#line.count('streaming.confirmed');
       return this.read(name, memory, false, signal);
     }
+    const wentBack = this.#wentBack(memory, headers, before);
+    // A follower may lag behind the one that we heard last: the leader decides whether a history began anew.
+    if (wentBack && !fresh) return this.read(name, memory, true, signal);
+    // A list that takes away must be known to belong to the registry that had what it takes.
+    if (wentBack) await this.#history.wentBack(signal);
+    else if (!this.#history.known || takesAway(list, memory)) await this.#history.look(signal);
     this.#note(memory, headers);
     const empty = Array.isArray(answer.body) && answer.body.length === 0;
     if (headers.filtered || (empty && this.#blind(headers))) throw this.#partial(list, memory, headers);
+    if (empty && this.#line.config.peer !== null && headers.index === 1n) {
+      const { peer } = this.#line.config;
+      const text = `nothing named ${safeText(name, 100)} ever came from the peer ${peer}: check peer, and that its other side exports it`;
+      throw new SourceError('refused', `consul ${this.#line.client.origin}: ${text}`);
+    }
     const absent = empty && !(await this.#named(name, memory, fresh, signal));
-    const digest = `${absent ? 'absent' : 'present'} ${memory.known.epoch} ${list.digest}`;
+    const { epoch } = this.#history;
+    const digest = `${absent ? 'absent' : 'present'} ${epoch} ${list.digest}`;
     const changed = digest !== memory.digest;
     memory.digest = digest;
     memory.nodes = list.nodes;
     memory.known.instances = list.instances;
     memory.known.partialDigest = '';
-    const base = { epoch: String(memory.known.epoch), sourceRevision: `${headers.backend}:${headers.index ?? 0n}` };
+    const base = { epoch, sourceRevision: `${headers.backend}:${headers.index ?? 0n}` };
     const snapshot: Snapshot = absent
       ? { ...base, kind: 'absent' }
       : { ...base, kind: 'present', instances: list.instances, rejected: list.rejected };
@@ -133,10 +159,8 @@ export class Truth {
   }
 
   /** Streaming never says that it is filtered or that it knows nothing: what it takes away needs a plain answer. */
-  #needsProof(list: MappedList, { known }: Memory): boolean {
-    if (list.instances.length === 0) return true;
-    const ids = new Set(list.instances.map(({ id }) => id));
-    return (known.instances ?? []).some(({ id }) => !ids.has(id));
+  #needsProof(list: MappedList, memory: Memory): boolean {
+    return list.instances.length === 0 || takesAway(list, memory);
   }
 
   #how(fresh: boolean): Query {
@@ -148,20 +172,22 @@ export class Truth {
     return defaultDeny && !this.#line.client.hasToken;
   }
 
-  #note(memory: Memory, { backend, index }: AnswerHeaders): void {
-    if (index === null) return;
-    const { known } = memory;
-    const last = known.indexes.get(backend);
-    if (last !== undefined && index < last) {
-      // One epoch for all services that find out about the same new beginning.
-      if (known.epoch === this.#epoch) {
-        this.#epoch++;
-        this.#line.count('epochs');
-      }
-      known.epoch = this.#epoch;
-      known.indexes.clear();
-    }
-    known.indexes.set(backend, index);
+  /**
+   * Whether the index is below one that was known (of the leader's: when it was asked). A plain one is never below what streaming told
+   * before; the other way round is no sign.
+   */
+  #wentBack({ known }: Memory, { backend, index }: AnswerHeaders, before: readonly bigint[] | null): boolean {
+    if (index === null || known.history !== this.#history.number) return false;
+    const streaming = known.indexes.get('streaming');
+    const last = before ?? (backend === 'streaming' ? [streaming ?? 0n] : [...known.indexes.values()]);
+    return last.some((one) => index < one);
+  }
+
+  #note({ known }: Memory, { backend, index }: AnswerHeaders): void {
+    // One history for all services that find out about the same new beginning.
+    if (known.history !== this.#history.number) known.indexes.clear();
+    known.history = this.#history.number;
+    if (index !== null) known.indexes.set(backend, index);
   }
 
   /** Adds and updates, removes nothing. */
@@ -180,7 +206,7 @@ export class Truth {
     const sourceRevision = `${headers.backend}:${headers.index ?? 0n}`;
     const snapshot: Snapshot = {
       kind: 'present',
-      epoch: String(known.epoch),
+      epoch: this.#history.epoch,
       sourceRevision,
       instances,
       rejected: list.rejected,
@@ -200,6 +226,11 @@ export class Truth {
     if (!answer.headers.filtered) return false;
     throw this.#partial({ instances: [], rejected: [], nodes: memory.nodes, digest: '' }, memory, answer.headers);
   }
+}
+
+function takesAway(list: MappedList, { known }: Memory): boolean {
+  const ids = new Set(list.instances.map(({ id }) => id));
+  return (known.instances ?? []).some(({ id }) => !ids.has(id));
 }
 
 /** Names that cannot stand in a path as one segment; Consul answers 307 or 400 to them. */

@@ -1,7 +1,16 @@
 // Owns one source of kind etcd: binds client, mirror, feed and writer to the adapter contract.
 // Called by the core; must never retry (the supervisor does) or renew by itself (the keeper does).
 import type { Capabilities } from '../../src/adapter/capabilities.ts';
-import type { Adapter, AdapterDeps, Fence, RenewResult, Write, WriteMode, WriteReceipt } from '../../src/adapter/contract.ts';
+import type {
+  Adapter,
+  AdapterDeps,
+  Fence,
+  NativeNamespaces,
+  RenewResult,
+  Write,
+  WriteMode,
+  WriteReceipt,
+} from '../../src/adapter/contract.ts';
 import type { StateStore } from '../../src/adapter/state-store.ts';
 import { type ServiceKey, serviceId } from '../../src/model/service.ts';
 import type { ServiceList, Snapshot, SourceError, Unchanged } from '../../src/model/snapshot.ts';
@@ -23,6 +32,7 @@ import { Writer } from './writer.ts';
 export class EtcdAdapter implements Adapter {
   readonly kind = 'etcd';
   readonly capabilities: Capabilities;
+  readonly namespaces: NativeNamespaces;
   readonly #config: EtcdConfig;
   readonly #client: EtcdClient;
   readonly #deps: AdapterDeps;
@@ -37,6 +47,7 @@ export class EtcdAdapter implements Adapter {
   constructor(config: EtcdConfig, client: EtcdClient, deps: AdapterDeps) {
     const { layout, prefix, namespace, normalWeight } = config;
     this.#config = config;
+    this.namespaces = { home: namespace, others: layout.namespaced === true ? 'any' : 'none' };
     this.#client = client;
     this.#deps = deps;
     const writable = layout.write !== undefined || layout.edit !== undefined;

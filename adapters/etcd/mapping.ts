@@ -13,6 +13,9 @@ import type { KeyValue } from './protocol.ts';
 /** Shows the lease of a record; never written. */
 export const LEASE_KEY = 'etcd.lease';
 
+/** Below the prefix: locks of migrations, which are no service in any layout. */
+const OWN_KEYS = '.weir/';
+
 /** What one key contributes to a service; `service` null: nothing that could be listed. */
 export interface KeyRecord {
   readonly service: ServiceKey | null;
@@ -118,7 +121,7 @@ function sameInstance(a: Instance, b: Instance | undefined): boolean {
 }
 
 function parse(key: string, kv: KeyValue, { layout, prefix, count }: MappingOptions): Parsed {
-  if (!key.startsWith(prefix)) return { kind: 'skip' };
+  if (!key.startsWith(prefix) || key.startsWith(OWN_KEYS, prefix.length)) return { kind: 'skip' };
   try {
     return layout.parse(key.slice(prefix.length), kv.value);
   } catch {

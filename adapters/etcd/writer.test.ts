@@ -78,6 +78,29 @@ describe('a put', () => {
     }
   });
 
+  claim('of a copy takes over a copy of the same migration under another lease, and no other record', async (b) => {
+    const copy = (migration: string) => ({
+      metadata: new Map([
+        ['weir-origin', 'a'],
+        ['weir-migration', migration],
+        ['weir-hops', '1'],
+      ]),
+    });
+    const asCopy: WriteMode = { ...OWN, as: 'copy' };
+    await made(b, copy('m1'), asCopy);
+    const next = b.another();
+    const over = async (fields: object, how: WriteMode) =>
+      (await next.put?.([{ key: KEY, instance: instance(80, { id: 'a', ...fields }) }], how, NEVER))?.[0];
+    assert.equal(refusal(await over(copy('m2'), asCopy)).causeKind, 'refused');
+    assert.equal(refusal(await over(copy('m1'), OWN)).causeKind, 'refused');
+    const taken = await over({ ...copy('m1'), weight: 50 }, asCopy);
+    assert.ok(taken !== undefined && !(taken instanceof Error), String(taken));
+    assert.equal(stored(b)?.lease, taken.leaseId);
+    assert.equal((await next.renew?.([taken], NEVER))?.[0] instanceof Error, false);
+    assert.equal(await next.remove?.([taken], {}, NEVER).then(([first]) => first), true);
+    assert.equal(stored(b), undefined);
+  });
+
   claim('that changes nothing writes nothing', async (b) => {
     await made(b);
     const { revision } = b.fake.store;

@@ -5,7 +5,7 @@ import { SourceError } from '../../src/model/snapshot.ts';
 import type { EtcdClient } from './client.ts';
 import { isLeaseGone, sourceError, unknownOutcome } from './errors.ts';
 import type { Leases } from './leases.ts';
-import { keyOfId, leaseHex, type MappingOptions, type WriteForm, writeForm } from './mapping.ts';
+import { keyOfId, leaseHex, type MappingOptions, recordOf, type WriteForm, writeForm } from './mapping.ts';
 import {
   COMPARE_EQUAL,
   type Compare,
@@ -98,11 +98,11 @@ export class Writer {
     const leaseId = leased ? (await this.#leases.shared(how.ttl, signal)).id : null;
     let receipt: WriteReceipt | SourceError;
     try {
-      receipt = await this.#upsert(write, form, leaseId, how.fence, signal);
+      receipt = await this.#upsert(write, form, leaseId, how, signal);
     } catch (thrown) {
       if (leaseId === null || !isLeaseGone(thrown)) throw thrown;
       await this.#leases.forget(leaseId);
-      receipt = await this.#upsert(write, form, (await this.#leases.shared(how.ttl, signal)).id, how.fence, signal);
+      receipt = await this.#upsert(write, form, (await this.#leases.shared(how.ttl, signal)).id, how, signal);
     }
     const { previous } = write;
     if (receipt instanceof SourceError || previous === undefined || previous.nativeId === form.id) return receipt;
@@ -115,9 +115,10 @@ export class Writer {
     write: Write,
     form: WriteForm,
     leaseId: string | null,
-    fence: Fence | undefined,
+    how: WriteMode,
     signal: AbortSignal,
   ): Promise<WriteReceipt | SourceError> {
+    const { fence } = how;
     const value = Buffer.from(form.value);
     const key = Buffer.from(form.key);
     const previous = write.previous?.nativeId === form.id ? write.previous : undefined;
@@ -141,8 +142,9 @@ export class Writer {
       if (fenceBroken(answer, fence)) return FENCED();
       const current = firstKey(answer);
       if (current === null) guard = { kind: 'missing' };
-      else if (!this.#owns(current, previous, value, leaseId)) return conflict(current);
-      else if (current.value.equals(value) && current.lease === (leaseId ?? '0')) {
+      else if (!this.#owns(current, previous, value, leaseId) && !this.#isSameCopy(form.key, current, write, how)) {
+        return conflict(current);
+      } else if (current.value.equals(value) && current.lease === (leaseId ?? '0')) {
         return this.#receipt(write, form, leaseId, current.createRevision, current.modRevision);
       } else guard = { kind: 'at', create: current.createRevision, mod: current.modRevision };
     }
@@ -183,6 +185,14 @@ export class Writer {
     if (kv.lease !== '0' && (this.#leases.isOurs(kv.lease) || kv.lease === previous?.leaseId)) return true;
     if (previous?.token !== undefined && previous.token.split('.')[0] === kv.createRevision) return true;
     return kv.lease === '0' && leaseId === null && value !== null && kv.value.equals(value);
+  }
+
+  /** A copy is its migration's, whatever its lease or revision: the next owner of the migration takes it over. */
+  #isSameCopy(key: string, kv: KeyValue, { instance }: Write, { as }: WriteMode): boolean {
+    const migration = as === 'copy' ? instance.metadata.get('weir-migration') : undefined;
+    if (migration === undefined) return false;
+    const { instances } = recordOf(key, kv, null, { ...this.#mapping, dial: () => null, count: () => {} });
+    return instances.some(({ metadata }) => metadata.get('weir-migration') === migration);
   }
 
   #txn(key: Buffer, guard: Guard, op: RequestOp | null, fence: Fence | undefined, signal: AbortSignal): Promise<TxnResponse> {

@@ -1,7 +1,7 @@
 // Owns one source of kind l5: binds poller, read desk and mapping to the adapter contract. Called by the core.
 // Read-only, as the protocol is; must never retry (the supervisor does) or remember instances (the catalog does).
 import type { Capabilities } from '../../src/adapter/capabilities.ts';
-import type { Adapter, AdapterDeps } from '../../src/adapter/contract.ts';
+import type { Adapter, AdapterDeps, NativeNamespaces } from '../../src/adapter/contract.ts';
 import { snapshotSlot } from '../../src/adapter/snapshot-slot.ts';
 import { Mailbox } from '../../src/kernel/mailbox.ts';
 import type { ServiceKey } from '../../src/model/service.ts';
@@ -27,6 +27,7 @@ const MAX_ANSWER_MS = 10_000;
 export class L5Adapter implements Adapter {
   readonly kind = 'l5';
   readonly capabilities: Capabilities;
+  readonly namespaces: NativeNamespaces;
   readonly #config: L5Config;
   readonly #deps: AdapterDeps;
   readonly #mapping: MappingOptions;
@@ -40,6 +41,7 @@ export class L5Adapter implements Adapter {
     const { clock, dial, count } = deps;
     const { maxAnswer, agentIp, normalWeight, protocols, sids, names, pollMs, batch } = config;
     this.#config = config;
+    this.namespaces = { home: config.namespace, others: 'none' };
     this.#deps = deps;
     this.capabilities = capabilitiesOf({ lists: sids.length + names.length > 0, protocols: protocols.size > 0 });
     this.#mapping = { dial, normalWeight, protocols, count };

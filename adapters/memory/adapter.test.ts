@@ -99,6 +99,29 @@ describe('memory adapter', () => {
     await h.close();
   });
 
+  it('a copy of the same migration at the same id is taken over without a receipt; of another migration it is refused', async () => {
+    const h = await harness();
+    const later = await h.another();
+    const copy = (migration: string) =>
+      sampleInstance(1, {
+        metadata: new Map([
+          ['weir-migration', migration],
+          ['weir-origin', 'a'],
+          ['weir-hops', '1'],
+        ]),
+      });
+    const asCopy = { ...how, as: 'copy' } as const;
+    await h.adapter.put?.([{ key, instance: copy('m1') }], asCopy, never);
+    const [refused] = (await later.put?.([{ key, instance: copy('m2') }], asCopy, never)) ?? [];
+    assert.ok(refused instanceof SourceError && refused.causeKind === 'refused');
+    const [own] = (await later.put?.([{ key, instance: copy('m1') }], how, never)) ?? [];
+    assert.ok(own instanceof SourceError, 'what is no copy takes no copy over');
+    const [taken] = (await later.put?.([{ key, instance: copy('m1') }], asCopy, never)) ?? [];
+    assert.ok(taken !== undefined && !(taken instanceof Error), String(taken));
+    assert.deepEqual(await later.renew?.([taken], never), [{ kind: 'renewed', leaseMs: 15_000 }]);
+    await h.close();
+  });
+
   it('a persistent record has no lease, and a lease of ours does not end with our connection', async () => {
     const h = await harness();
     const other = await h.another();

@@ -19,6 +19,7 @@ export const memoryCapabilities: Capabilities = {
   list: true,
   register: true,
   heartbeat: 'core',
+  writesPerCall: 100,
   reads: ALL_FIELDS,
   keeps: ALL_FIELDS,
   tellsDeregistration: true,
@@ -125,8 +126,11 @@ export class MemoryAdapter implements Adapter {
 
   #putOne({ key, instance, previous }: Write, how: WriteMode): WriteReceipt | SourceError {
     const token = previous?.token ?? this.#token;
+    // A copy is its migration's, whoever wrote it last: the next owner of the migration takes it over.
+    const migration = how.as === 'copy' ? instance.metadata.get('weir-migration') : undefined;
+    const proof = { token: this.#token, ...(migration !== undefined && { migration }) };
     try {
-      this.#registry.put(key, instance, { token, ttl: how.liveness === 'persistent' ? null : how.ttl }, this.#token);
+      this.#registry.put(key, instance, { token, ttl: how.liveness === 'persistent' ? null : how.ttl }, proof);
       return { service: key, nativeId: instance.id, token };
     } catch (thrown) {
       return asSourceError(thrown);

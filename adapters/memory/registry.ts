@@ -21,6 +21,12 @@ export interface Ownership {
   readonly ttl: number | null;
 }
 
+/** By what a writer may take the place of a record: its own token, or the migration whose copy it writes. */
+export interface Proof {
+  readonly token: string;
+  readonly migration?: string;
+}
+
 interface Entry {
   readonly instance: Instance;
   readonly owner: Ownership | null;
@@ -91,14 +97,14 @@ export class MemoryRegistry {
 
   /**
    * Upserts one record by its id, and takes the place of a record of the same address and owner. Throws SourceError `refused` when
-   * id or address belong to another owner, `limit` when the registry is full. `proof`: token of the receipt that the writer holds.
+   * id or address belong to another owner, `limit` when the registry is full.
    */
-  put(key: ServiceKey, instance: Instance, owner: Ownership | null, proof?: string): void {
+  put(key: ServiceKey, instance: Instance, owner: Ownership | null, proof?: Proof): void {
     this.#expire();
     const service = this.#services.get(serviceId(key));
     const taken = this.#inItsPlace(service, instance);
     for (const record of taken) {
-      if (owner === null || (record.owner !== null && [owner.token, proof].includes(record.owner.token))) continue;
+      if (owner === null || owns(record, instance.id, owner.token, proof)) continue;
       throw new SourceError('refused', `${instance.host}:${instance.port} is registered by another owner`);
     }
     if (taken.length === 0 && this.#instances >= MAX_INSTANCES)
@@ -251,4 +257,10 @@ export class MemoryRegistry {
     this.#expire();
     this.#rearm();
   }
+}
+
+function owns({ instance, owner }: Entry, id: NativeId, token: string, proof: Proof | undefined): boolean {
+  if (owner !== null && (owner.token === token || owner.token === proof?.token)) return true;
+  const { migration } = proof ?? {};
+  return migration !== undefined && instance.id === id && instance.metadata.get('weir-migration') === migration;
 }

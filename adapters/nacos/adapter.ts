@@ -4,6 +4,7 @@ import type { Capabilities, InstanceField } from '../../src/adapter/capabilities
 import type {
   Adapter,
   AdapterDeps,
+  NativeNamespaces,
   RenewResult,
   SourceOptions,
   Write,
@@ -18,7 +19,7 @@ import type { NacosConfig } from './config.ts';
 import { Feed } from './feed.ts';
 import { HttpWriter } from './http-writer.ts';
 import { Line } from './line.ts';
-import { type MappingOptions, nativeName } from './mapping.ts';
+import { type MappingOptions, nativeName, ourNamespace } from './mapping.ts';
 import { Names } from './names.ts';
 import { Pace, pollService } from './poller.ts';
 import { Publisher } from './publisher.ts';
@@ -34,6 +35,7 @@ const HTTP_KEEPS = new Set<InstanceField>(['weight', 'protocol', 'version', 'loc
 export class NacosAdapter implements Adapter {
   readonly kind = 'nacos';
   readonly capabilities: Capabilities;
+  readonly namespaces: NativeNamespaces;
   readonly #config: NacosConfig;
   readonly #line: Line;
   readonly #others: Line | null;
@@ -49,6 +51,7 @@ export class NacosAdapter implements Adapter {
   constructor(config: NacosConfig, options: SourceOptions, deps: AdapterDeps) {
     const { clock, random, dial, count } = deps;
     this.#config = config;
+    this.namespaces = { home: ourNamespace(config.namespace), others: 'none' };
     const { clusters, clusterAsZone, normalWeight, writeCluster, isolate } = config;
     this.#mapping = { clusters, clusterAsZone, normalWeight, writeCluster, isolate, dial, count };
     const lacks = (key: ServiceKey): boolean => this.#names.lacks(key);

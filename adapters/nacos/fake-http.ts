@@ -1,6 +1,7 @@
 // Owns the HTTP face of the fake Nacos: v1, v3 client, v3 admin and login, with the codes and texts of the real servers (sections 3, 6, 14).
 // Called by fake.ts; must never do what the real server would contradict.
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { isRecord } from '../../src/kernel/decode.ts';
 import type { Profile } from './fake.ts';
 import { type FakeInstance, FakeRefusal, type FakeStore, nameFault } from './fake-store.ts';
 
@@ -79,7 +80,10 @@ function answerOf(host: HttpHost, route: string, params: Params, token: string |
   const there = family === 'v1' ? v1 : family === 'catalog' ? catalog : generation >= 3;
   if (family === 'catalog' && !catalog && v1) throw new Status(410, '{"code":40000,"message":"Current API will be deprecated"}');
   if (handler === undefined || !there) throw new Status(404, 'No static resource');
-  const fault = host.tokenFault(token);
+  // Without a token a user and a password in the parameters do: old clients send them with every call.
+  const username = params.get('username');
+  const given = token ?? (username === undefined ? null : (host.login(username, params.get('password') ?? '')?.token ?? null));
+  const fault = host.tokenFault(given);
   if (fault !== null) throw new Status(403, fault);
   if (family === 'admin' && host.adminDenied) throw new Status(403, 'Code: 403, Message: authorization failed!.');
   return handler(host, params);
@@ -133,16 +137,45 @@ function deregister({ store }: HttpHost, params: Params, answer: unknown): unkno
   return answer;
 }
 
-function beatV1({ store }: HttpHost, params: Params): unknown {
-  const found = store.beat(idOf(params), identityOf(params));
-  return { clientBeatInterval: 5_000, code: found ? 10_200 : 20_404, lightBeatEnabled: true };
+/** A beat that carries the instance registers it where it is unknown; a light one cannot. */
+function beatV1({ profile, store }: HttpHost, params: Params): unknown {
+  const id = idOf(params);
+  const carried = beatOf(params);
+  const identity = carried ?? identityOf(params);
+  let found = store.beat(id, identity);
+  if (!found && carried !== null) {
+    store.register(id, carried);
+    found = true;
+  }
+  const light = profile.generation > 1 ? { lightBeatEnabled: true } : {};
+  return { clientBeatInterval: store.beatInterval(id, identity), code: found ? 10_200 : 20_404, ...light };
+}
+
+function beatOf(params: Params): FakeInstance | null {
+  const beat: unknown = JSON.parse(params.get('beat') || 'null');
+  if (!isRecord(beat)) return null;
+  const cluster = beat['cluster'] || (params.get('clusterName') ?? '') || 'DEFAULT';
+  return {
+    ip: String(beat['ip'] ?? ''),
+    port: Number(beat['port'] ?? 0),
+    weight: Number(beat['weight'] ?? 1),
+    healthy: true,
+    enabled: true,
+    ephemeral: true,
+    clusterName: String(cluster),
+    metadata: isRecord(beat['metadata']) ? beat['metadata'] : {},
+  };
 }
 
 function listV1(host: HttpHost, params: Params): unknown {
   const id = idOf(params);
-  const { hosts, lastRefTime, reachProtectionThreshold } = host.store.info(id);
+  const { hosts: all, lastRefTime, reachProtectionThreshold } = host.store.info(id);
   const [group = '', name = ''] = namedOf(params);
-  const base = { name: `${group}@@${name}`, clusters: params.get('clusters') ?? '', cacheMillis: host.cacheMillis };
+  const clusters = params.get('clusters') ?? '';
+  const wanted = clusters === '' ? null : new Set(clusters.split(','));
+  const healthyOnly = params.get('healthyOnly') === 'true';
+  const hosts = all.filter((one) => (wanted === null || wanted.has(one.clusterName)) && (!healthyOnly || one.healthy));
+  const base = { name: `${group}@@${name}`, clusters, cacheMillis: host.cacheMillis };
   if (host.profile.generation > 1)
     return { ...base, groupName: group, hosts, lastRefTime, checksum: '', reachProtectionThreshold };
   // 1.4.6: an unknown service has no lastRefTime.

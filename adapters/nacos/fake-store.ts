@@ -5,6 +5,7 @@ import type { Clock, Timer } from '../../src/kernel/clock.ts';
 /** Changes are gathered for so long before they show, ms (seen: 504-598). */
 export const MERGE_MS = 500;
 const SWEEP_MS = 5_000;
+const BEAT_MS = 5_000;
 
 export interface FakeInstance {
   readonly ip: string;
@@ -38,7 +39,7 @@ interface Service {
 
 /** A list as subscribers see it. */
 export interface FakeInfo {
-  readonly hosts: readonly object[];
+  readonly hosts: readonly (FakeInstance & { readonly instanceId?: string; readonly serviceName: string })[];
   readonly lastRefTime: number;
   readonly reachProtectionThreshold: boolean;
 }
@@ -132,6 +133,12 @@ export class FakeStore {
     beating.beatAt = this.#clock.now();
     if (!beating.instance.healthy) this.#change(id, () => (beating.instance = { ...beating.instance, healthy: true }));
     return true;
+  }
+
+  /** How often the server asks this instance to beat, ms: by its metadata, else as every other. */
+  beatInterval(id: string, identity: Pick<FakeInstance, 'ip' | 'port' | 'clusterName'>): number {
+    const beating = this.#existing(id)?.beating.get(keyOf(identity));
+    return beating === undefined ? BEAT_MS : timeout(beating.instance, 'preserved.heart.beat.interval', BEAT_MS);
   }
 
   /** Console edits. */

@@ -14,7 +14,7 @@ import type { Clock, Timer } from '../../src/kernel/clock.ts';
 import { isRecord } from '../../src/kernel/decode.ts';
 import { type HttpHost, handleHttp } from './fake-http.ts';
 import { type FakeInstance, FakeRefusal, FakeStore, nameFault, splitId } from './fake-store.ts';
-import { frameOf, headersOf, payload, REQUEST_SERVICE, STREAM_SERVICE } from './wire.ts';
+import { frameOf, headersOf, loadWire, payload, type Wire } from './wire.ts';
 
 export type FakeVersion = '1.4.6' | '2.0.4' | '2.1.1' | '2.5.1' | '3.0.3' | '3.2.0';
 
@@ -92,6 +92,8 @@ export class FakeNacos {
   fuzzyPatterns = 20;
   /** Changes a push before it goes out; null: it is lost. */
   mangle: (info: Json) => Json | null = (info) => info;
+  /** Every gRPC answer comes so late, ms. */
+  slowMs = 0;
   /** Types of calls that are answered by 503. */
   readonly overLimit = new Set<string>();
   /** Every call with its time, for claims about rates. */
@@ -111,7 +113,7 @@ export class FakeNacos {
   #ids = 0;
   #detect: Timer | null = null;
 
-  constructor(version: FakeVersion, clock: Clock) {
+  constructor(version: FakeVersion, clock: Clock, wire: Wire) {
     this.profile = profileOf(version);
     this.cacheMillis = this.profile.generation === 1 ? 3_000 : 10_000;
     this.#clock = clock;
@@ -119,10 +121,10 @@ export class FakeNacos {
     this.store.oldProtection = this.profile.generation === 1;
     this.store.onName = (id, change) => this.#nameChanged(id, change);
     this.#injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
-    this.#server.addService(REQUEST_SERVICE, {
+    this.#server.addService(wire.request, {
       request: (call: ServerUnaryCall<unknown, object>, callback: sendUnaryData<object>) => this.#unary(call, callback),
     });
-    this.#server.addService(STREAM_SERVICE, {
+    this.#server.addService(wire.stream, {
       requestBiStream: (call: ServerDuplexStream<unknown, object>) => this.#stream(call),
     });
   }
@@ -279,7 +281,9 @@ export class FakeNacos {
       answer = { type: 'ErrorResponse', body: failure(code, thrown instanceof Error ? thrown.message : String(thrown)) };
     }
     // Unary answers carry no request id, and nulls are left out.
-    callback(null, payload(answer.type, answer.body, {}));
+    const send = (): void => callback(null, payload(answer.type, answer.body, {}));
+    if (this.slowMs > 0) this.#clock.setTimer(this.slowMs, send);
+    else send();
   }
 
   #answer(type: string, body: Json, peer: string, token: string | null): { type: string; body: Json } {
@@ -543,7 +547,7 @@ export class FakeNacos {
 
 /** A fake that listens. */
 export async function startFakeNacos(version: FakeVersion, clock: Clock): Promise<FakeNacos> {
-  const fake = new FakeNacos(version, clock);
+  const fake = new FakeNacos(version, clock, await loadWire());
   await fake.up();
   return fake;
 }

@@ -16,8 +16,8 @@ type Box = Mailbox<Snapshot | Unchanged>;
 /** Every watched service is asked for again at a random moment of this range, ms: a push may be lost. */
 const RESYNC_MS = [60_000, 120_000] as const;
 const TICK_MS = 1_000;
-/** Subscribe and query calls under way at once. */
-const CALLS_AT_ONCE = 32;
+/** Resyncs under way at once: they must not fill the session's places. */
+const RESYNCS_AT_ONCE = 16;
 
 interface Entry {
   readonly key: ServiceKey;
@@ -186,7 +186,7 @@ export class Feed implements LineUser {
       this.#timer = null;
       const now = this.#deps.clock.now();
       for (const entry of this.#entries.values()) {
-        if (this.#asking >= CALLS_AT_ONCE) break;
+        if (this.#asking >= RESYNCS_AT_ONCE) break;
         if (entry.resyncAt <= now && entry.boxes.size > 0) void this.#resync(entry);
       }
       this.#tickLater();

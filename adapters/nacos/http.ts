@@ -1,7 +1,7 @@
 // Owns HTTP to the members of one Nacos cluster: connections, deadlines, limits, TLS files. The only file that touches undici.
 // Called by auth.ts and api.ts; must never retry, follow a redirect, or put a secret into a URL.
 import { readFile } from 'node:fs/promises';
-import { Agent, buildConnector } from 'undici';
+import type { Agent, buildConnector } from 'undici';
 import type { SourceOptions } from '../../src/adapter/contract.ts';
 import { Gate } from '../../src/adapter/gate.ts';
 import { withDeadline } from '../../src/kernel/cancel.ts';
@@ -53,28 +53,16 @@ export class NacosHttp {
   readonly #config: NacosConfig;
   readonly #timeout: number;
   readonly #clock: Clock;
-  readonly #agent: Agent;
+  readonly #options: SourceOptions;
+  #agent: Promise<Agent> | null = null;
   readonly #gate = new Gate(CONNECTIONS);
   readonly #closing = new AbortController();
 
   constructor(config: NacosConfig, options: SourceOptions, clock: Clock) {
     this.#config = config;
+    this.#options = options;
     this.#timeout = options.timeout;
     this.#clock = clock;
-    const backstop = Math.max(10_000, options.timeout);
-    this.#agent = new Agent({
-      connect: tlsConnector(options.tls ?? {}),
-      connections: CONNECTIONS,
-      pipelining: 1,
-      allowH2: false,
-      keepAliveTimeout: 4_000,
-      keepAliveTimeoutThreshold: 2_000,
-      keepAliveMaxTimeout: 20_000,
-      headersTimeout: backstop,
-      bodyTimeout: backstop,
-      maxHeaderSize: 16_384,
-      maxResponseSize: MAX_MESSAGE_BYTES,
-    });
   }
 
   /**
@@ -109,7 +97,7 @@ export class NacosHttp {
   /** Drops every connection; later calls reject. */
   async close(): Promise<void> {
     this.#closing.abort(new SourceError('lost', 'nacos: the source is closed'));
-    await this.#agent.destroy();
+    await (await this.#agent)?.destroy();
   }
 
   async #exchange(
@@ -131,7 +119,10 @@ export class NacosHttp {
       // Polaris' face refuses a POST without it.
       ...(method === 'GET' ? {} : { 'content-type': 'application/x-www-form-urlencoded' }),
     };
-    const answer = await this.#agent.request({ origin: server.origin, path: full, method, headers, body: form, signal });
+    this.#agent ??= openAgent(this.#options);
+    const agent = await this.#agent;
+    signal.throwIfAborted();
+    const answer = await agent.request({ origin: server.origin, path: full, method, headers, body: form, signal });
     try {
       const text = (await bodyBytes(answer.body)).toString('utf8');
       const parsed = parseJson(text, { maxBytes: MAX_MESSAGE_BYTES });
@@ -179,13 +170,32 @@ function encoded(params: Params): string {
   return parts.join('&');
 }
 
-function tlsConnector(files: NonNullable<SourceOptions['tls']>): buildConnector.connector {
-  const plain = buildConnector({ timeout: 3_000, allowH2: false });
+/** undici is imported at the first call, so that no start waits for it. */
+async function openAgent({ timeout, tls }: SourceOptions): Promise<Agent> {
+  const undici = await import('undici');
+  const backstop = Math.max(10_000, timeout);
+  return new undici.Agent({
+    connect: tlsConnector(undici.buildConnector, tls ?? {}),
+    connections: CONNECTIONS,
+    pipelining: 1,
+    allowH2: false,
+    keepAliveTimeout: 4_000,
+    keepAliveTimeoutThreshold: 2_000,
+    keepAliveMaxTimeout: 20_000,
+    headersTimeout: backstop,
+    bodyTimeout: backstop,
+    maxHeaderSize: 16_384,
+    maxResponseSize: MAX_MESSAGE_BYTES,
+  });
+}
+
+function tlsConnector(build: typeof buildConnector, files: NonNullable<SourceOptions['tls']>): buildConnector.connector {
+  const plain = build({ timeout: 3_000, allowH2: false });
   return (options, callback) => {
     if (options.protocol !== 'https:') return plain(options, callback);
     const open = async (): Promise<void> => {
       const { ca, cert, key, serverName } = await tlsMaterial(files);
-      const connect = buildConnector({
+      const connect = build({
         timeout: 3_000,
         allowH2: false,
         maxCachedSessions: 0,

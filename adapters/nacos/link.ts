@@ -1,18 +1,23 @@
 // Owns one TCP connection to one server: unary calls with a deadline, the one bi-stream, nothing else (section 4: both on ONE channel,
 // never shared). Called by session.ts; must never retry, reopen the stream, or know what a message means.
 import type { Socket } from 'node:net';
-import {
-  type ChannelCredentials,
-  type ChannelOptions,
-  Client,
-  type ClientDuplexStream,
-  credentials,
-  Metadata,
-} from '@grpc/grpc-js';
+import type { ChannelCredentials, ChannelOptions, Client, ClientDuplexStream } from '@grpc/grpc-js';
 import type { Clock } from '../../src/kernel/clock.ts';
 import { DEADLINE_EXCEEDED, GrpcFailure } from './errors.ts';
 import type { TlsMaterial } from './http.ts';
-import { decodeFrame, encodeFrame, type Frame, MAX_MESSAGE_BYTES, REQUEST_PATH, STREAM_PATH } from './wire.ts';
+import { type Frame, loadWire, MAX_MESSAGE_BYTES, REQUEST_PATH, STREAM_PATH, type Wire } from './wire.ts';
+
+/** The packages of gRPC and the codec. */
+export interface Grpc {
+  readonly js: typeof import('@grpc/grpc-js');
+  readonly wire: Wire;
+}
+
+/** Imports them: at the first connection, so that no start waits for them; a 1.x over HTTP never pays for them. */
+export async function loadGrpc(): Promise<Grpc> {
+  const [js, wire] = await Promise.all([import('@grpc/grpc-js'), loadWire()]);
+  return { js, wire };
+}
 
 /** The server refuses pings under 300 s; life is proved by HealthCheckRequest. */
 function channelOptions(tls: TlsMaterial | null): ChannelOptions {
@@ -36,6 +41,7 @@ const same = (bytes: Buffer): Buffer => bytes;
 export class Link {
   /** `host:port`. */
   readonly endpoint: string;
+  readonly #grpc: Grpc;
   readonly #client: Client;
   readonly #clock: Clock;
   readonly #sockets = new Set<Socket>();
@@ -45,12 +51,13 @@ export class Link {
   #closing = false;
 
   /** Throws for TLS material that is none. */
-  constructor(endpoint: string, tls: TlsMaterial | null, clock: Clock) {
+  constructor(grpc: Grpc, endpoint: string, tls: TlsMaterial | null, clock: Clock) {
     this.endpoint = endpoint;
+    this.#grpc = grpc;
     this.#clock = clock;
-    this.#client = new Client(
+    this.#client = new grpc.js.Client(
       target(endpoint),
-      channelCredentials(tls, (socket) => this.#opened(socket)),
+      channelCredentials(grpc, tls, (socket) => this.#opened(socket)),
       channelOptions(tls),
     );
   }
@@ -67,16 +74,23 @@ export class Link {
       if (signal.aborted) return reject(signal.reason);
       if (this.#closing) return reject(new GrpcFailure(14, 'the connection is closed', this.endpoint));
       this.#open++;
-      const request = encodeFrame(type, body, headers);
-      const call = this.#client.makeUnaryRequest(REQUEST_PATH, same, same, request, new Metadata(), (error, bytes) => {
-        timer.cancel();
-        signal.removeEventListener('abort', onAbort);
-        this.#ended();
-        if (error !== null) return reject(this.#failure(error));
-        const frame = bytes === undefined ? null : decodeFrame(bytes);
-        if (frame === null) reject(new GrpcFailure(13, 'Parse Error: the answer is no frame of Nacos', this.endpoint));
-        else resolve(frame);
-      });
+      const request = this.#grpc.wire.encode(type, body, headers);
+      const call = this.#client.makeUnaryRequest(
+        REQUEST_PATH,
+        same,
+        same,
+        request,
+        new this.#grpc.js.Metadata(),
+        (error, bytes) => {
+          timer.cancel();
+          signal.removeEventListener('abort', onAbort);
+          this.#ended();
+          if (error !== null) return reject(this.#failure(error));
+          const frame = bytes === undefined ? null : this.#grpc.wire.decode(bytes);
+          if (frame === null) reject(new GrpcFailure(13, 'Parse Error: the answer is no frame of Nacos', this.endpoint));
+          else resolve(frame);
+        },
+      );
       const timer = this.#clock.setTimer(timeout, () => {
         reject(new GrpcFailure(DEADLINE_EXCEEDED, `no answer within ${timeout} ms`, this.endpoint));
         call.cancel();
@@ -91,7 +105,7 @@ export class Link {
 
   /** Opens the bi-stream (once). `onEnd` is called once, also for an end with status OK; after `close` it is not called. */
   stream(onFrame: (frame: Frame | null) => void, onEnd: (failure: GrpcFailure) => void): void {
-    const stream = this.#client.makeBidiStreamRequest(STREAM_PATH, same, same, new Metadata());
+    const stream = this.#client.makeBidiStreamRequest(STREAM_PATH, same, same, new this.#grpc.js.Metadata());
     this.#stream = stream;
     this.#open++;
     let over = false;
@@ -106,13 +120,13 @@ export class Link {
     stream.on('error', (error) => end(this.#failure(error)));
     stream.on('end', () => end(new GrpcFailure(14, 'the server ended the stream', this.endpoint)));
     stream.on('data', (bytes: Buffer) => {
-      if (!over && !this.#closing) onFrame(decodeFrame(bytes));
+      if (!over && !this.#closing) onFrame(this.#grpc.wire.decode(bytes));
     });
   }
 
   /** On the stream; does nothing after its end. */
   send(type: string, body: unknown, headers: Readonly<Record<string, string>>): void {
-    this.#stream?.write(encodeFrame(type, body, headers));
+    this.#stream?.write(this.#grpc.wire.encode(type, body, headers));
   }
 
   /** After this no TCP connection is made any more: another one would be another client for the server. */
@@ -158,7 +172,8 @@ export class Link {
 }
 
 /** Credentials that tell of each socket of the channel; the only way to one that grpc-js leaves open. */
-function channelCredentials(tls: TlsMaterial | null, onSocket: (socket: Socket) => void): ChannelCredentials {
+function channelCredentials({ js }: Grpc, tls: TlsMaterial | null, onSocket: (socket: Socket) => void): ChannelCredentials {
+  const { credentials } = js;
   const plain = tls === null ? credentials.createInsecure() : credentials.createSsl(tls.ca, tls.key, tls.cert);
   const make = plain._createSecureConnector.bind(plain);
   plain._createSecureConnector = (...args) => {

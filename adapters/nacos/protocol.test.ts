@@ -376,6 +376,65 @@ describe('registrations', () => {
     await until('it again', () => fake.store.everyHost(ID)?.length === 1);
   });
 
+  it('what a busy server does not take after a loss is sent until it stands, and until then no renewal claims that it does', async () => {
+    const { adapter, fake, until, counts } = await rig();
+    const [receipt] = await put(adapter, [instance(1)]);
+    assert.ok(receipt !== undefined);
+    assert.deepEqual(await adapter.renew?.([receipt], never()), [{ kind: 'renewed', leaseMs: 15_000 }]);
+    fake.overLimit.add('InstanceRequest');
+    fake.wipe();
+    await until('three tries', () => (counts.get('registration.redo') ?? 0) >= 3, 200);
+    assert.deepEqual(await adapter.renew?.([receipt], never()), [{ kind: 'forgotten' }]);
+    assert.equal(fake.store.everyHost(ID), null);
+    const tries = fake.log.filter(({ call }) => call === 'InstanceRequest').map(({ at }) => at);
+    assert.ok(
+      tries.slice(2).every((at, n) => at - (tries[n + 1] ?? at) >= 500),
+      tries.join(),
+    );
+    fake.overLimit.clear();
+    await until('it again', () => fake.store.everyHost(ID)?.length === 1, 200);
+    assert.deepEqual(await adapter.renew?.([receipt], never()), [{ kind: 'renewed', leaseMs: 15_000 }]);
+  });
+
+  it('after a loss 200 subscriptions and 200 registrations go out once each, at most 32 under way at once', async () => {
+    const { adapter, fake, until } = await rig();
+    const keys = Array.from({ length: 200 }, (_, n) => ({ namespace: 'default', name: `web-${n}` }));
+    for (const key of keys) await adapter.put?.([{ key, instance: instance(1) }], OWN, never());
+    const watches = keys.map((key) => new Watch(adapter, key));
+    await until('all', () => watches.every(({ hosts }) => hosts.length === 1), 100);
+    const before = fake.log.length;
+    fake.slowMs = 1_000;
+    fake.wipe();
+    // Who watches comes again after a loss, as the supervisor does.
+    await until('the loss', () => watches.every(({ error }) => error !== null), 100);
+    const again = new Map(keys.map((key) => [key, new Watch(adapter, key)]));
+    const comeAgain = (): void => {
+      for (const [key, watch] of again) if (watch.error !== null) again.set(key, new Watch(adapter, key));
+    };
+    const naming = (): string[] =>
+      fake.log
+        .slice(before)
+        .flatMap(({ call, body }) => (body['serviceName'] === undefined ? [] : [`${call} ${body['serviceName']}`]));
+    let most = 0;
+    let last = 0;
+    await until(
+      'everything',
+      () => {
+        comeAgain();
+        // No answer comes within these 250 ms: what is new since the last look is under way.
+        most = Math.max(most, naming().length - last);
+        last = naming().length;
+        return last >= 400;
+      },
+      250,
+    );
+    assert.ok(most <= 32, `${most} at once`);
+    fake.slowMs = 0;
+    await until('all again', () => [...again.values()].every(({ hosts }) => hosts.length === 1), 250);
+    assert.equal(new Set(naming()).size, naming().length, 'something was sent twice');
+    for (const watch of [...watches, ...again.values()]) watch.stop();
+  });
+
   it('health of ours goes out with the set, unknown of our own is not yet healthy', async () => {
     const { adapter, fake } = await rig();
     const [receipt] = await put(adapter, [instance(1, { health: 'unknown' })]);

@@ -40,6 +40,13 @@ export class Publisher implements LineUser {
     return this.#groups.get(idOf(native))?.wanted.get(id) ?? null;
   }
 
+  /** True where the server took the instance, as it was put last, on the connection that we have now. */
+  stands(native: NativeName, id: string): boolean {
+    const group = this.#groups.get(idOf(native));
+    const wanted = group?.wanted.get(id);
+    return wanted !== undefined && group?.sentOn === this.#session?.number && group?.sent.get(id) === wanted;
+  }
+
   /** Upserts; all of one service go in one call. Rejects with SourceError, and then nothing of it is kept. */
   async put(native: NativeName, instances: readonly NativeInstance[], signal: AbortSignal): Promise<void> {
     const group = this.#group(native);
@@ -61,6 +68,7 @@ export class Publisher implements LineUser {
   async attached(session: Session): Promise<void> {
     this.#session = session;
     await Promise.allSettled([...this.#groups.values()].map((group) => this.#send(group, NEVER)));
+    void this.#redo(session);
   }
 
   lost(): void {
@@ -136,6 +144,23 @@ export class Publisher implements LineUser {
     await session.call('InstanceRequest', { ...serviceOf(group), type, instance }, signal);
   }
 
+  /** What a busy server did not take on a new connection is sent until it stands: nobody else would notice that it is missing. */
+  async #redo(session: Session): Promise<void> {
+    const { clock, random, count } = this.#deps;
+    try {
+      for (let attempt = 1; ; attempt++) {
+        const behind = [...this.#groups.values()].filter((group) => !complete(group, session));
+        if (behind.length === 0 || session !== this.#session) return;
+        count('registration.redo', behind.length);
+        await clock.sleep(reconnectDelay(attempt, random), this.#closed.signal);
+        if (session !== this.#session) return;
+        await Promise.allSettled(behind.map((group) => this.#send(group, NEVER)));
+      }
+    } catch {
+      // Closed.
+    }
+  }
+
   /** Registrations vanish with their connection: while we hold any, we come back ourselves, as the back-off allows. */
   async #return(): Promise<void> {
     const line = this.#line;
@@ -162,6 +187,11 @@ export class Publisher implements LineUser {
 }
 
 const NEVER = new AbortController().signal;
+
+function complete({ wanted, sent, sentOn }: Group, session: Session): boolean {
+  if (sentOn !== session.number) return wanted.size === 0;
+  return wanted.size === sent.size && [...wanted].every(([id, one]) => sent.get(id) === one);
+}
 
 function serviceOf({ native }: Group): { readonly serviceName: string; readonly groupName: string } {
   return { serviceName: native.name, groupName: native.group };

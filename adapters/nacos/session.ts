@@ -2,6 +2,7 @@
 // Called by line.ts, which opens the next one; must never survive a loss: whatever breaks ends it, once, and closes the connection.
 //
 //   check ──▶ bi-stream + setup ──▶ ack (≤ 5 s; old servers: 100 ms) ──▶ calls and pushes, health every 5 s ──▶ end
+import { Gate } from '../../src/adapter/gate.ts';
 import type { Clock } from '../../src/kernel/clock.ts';
 import { isRecord, parseJson } from '../../src/kernel/decode.ts';
 import { asSourceError, SourceError } from '../../src/model/snapshot.ts';
@@ -9,7 +10,7 @@ import type { Auth } from './auth.ts';
 import type { NacosConfig, NacosServer } from './config.ts';
 import { GrpcFailure, refusalOf, STARTING, sourceError, UNREGISTERED } from './errors.ts';
 import type { TlsMaterial } from './http.ts';
-import { Link } from './link.ts';
+import { Link, loadGrpc } from './link.ts';
 import { type Answer, decodeAnswer, stringOf } from './native.ts';
 import { type Frame, MAX_MESSAGE_BYTES } from './wire.ts';
 
@@ -19,6 +20,8 @@ const HEALTH_TIMEOUT_MS = 3_000;
 const ACK_TIMEOUT_MS = 5_000;
 const OLD_SERVER_WAIT_MS = 100;
 const STARTING_TRIES = 30;
+/** Naming calls under way at once: after a reconnect everything is subscribed and registered again, and a server is no sink. */
+export const CALLS_AT_ONCE = 32;
 
 export interface SessionDeps {
   readonly config: NacosConfig;
@@ -50,6 +53,7 @@ export class Session {
   readonly #events: SessionEvents;
   readonly #link: Link;
   readonly #ended = new AbortController();
+  readonly #gate = new Gate(CALLS_AT_ONCE);
   #onAck: (() => void) | null = null;
   #lastUse: number;
 
@@ -71,9 +75,11 @@ export class Session {
     events: SessionEvents,
     signal: AbortSignal,
   ): Promise<Session> {
+    const grpc = await loadGrpc();
+    signal.throwIfAborted();
     let link: Link;
     try {
-      link = new Link(server.grpc, tls, deps.clock);
+      link = new Link(grpc, server.grpc, tls, deps.clock);
     } catch (thrown) {
       throw new SourceError('denied', `nacos: tls.ca, tls.cert or tls.key is not usable: ${asSourceError(thrown).message}`, {
         cause: thrown,
@@ -116,7 +122,9 @@ export class Session {
       return await auth.run(this.server, until, async (token) => {
         const headers = token === null ? config.headers : { ...config.headers, accessToken: token };
         const body = { namespace: config.namespace, module: 'naming', ...fields };
-        const answer = this.#decode(type, await this.#link.unary(type, body, headers, timeout, until));
+        const leave = await this.#gate.enter(until);
+        const frame = await this.#link.unary(type, body, headers, timeout, until).finally(leave);
+        const answer = this.#decode(type, frame);
         if (answer.ok) return answer;
         const refusal = refusalOf(this.server.grpc, type, answer);
         if (answer.errorCode === UNREGISTERED || answer.errorCode === -401) this.#end(refusal);

@@ -1,6 +1,6 @@
 // Owns the frames of Nacos' gRPC (docs: alibaba/nacos api/src/main/proto/nacos_grpc_service.proto): one message, two methods, JSON inside.
 // Called by link.ts and by the fake; must never hold a rule about what a message means.
-import { fromJSON, type ServiceDefinition } from '@grpc/proto-loader';
+import type { fromJSON, MethodDefinition, ServiceDefinition } from '@grpc/proto-loader';
 import { isRecord } from '../../src/kernel/decode.ts';
 
 /** Section 4: at most this much each way. */
@@ -21,17 +21,48 @@ const nested: Record<string, object> = {
   Request: { methods: { request: both } },
   BiRequestStream: { methods: { requestBiStream: { ...both, requestStream: true, responseStream: true } } },
 };
-const loaded = fromJSON({ nested }, { longs: String, defaults: true });
 
-function service(name: string): ServiceDefinition {
-  const definition = loaded[name];
-  if (definition === undefined || 'format' in definition) throw new Error(`nacos: no service ${name} in the table`);
-  return definition;
+/** The codec and the two services, as a gRPC server wants them. */
+export interface Wire {
+  readonly request: ServiceDefinition;
+  readonly stream: ServiceDefinition;
+  /** A frame as bytes. `body` is JSON data; `headers` carry token and identity. */
+  encode(type: string, body: unknown, headers: Readonly<Record<string, string>>): Buffer;
+  /** Bytes as a frame, null for what is none. */
+  decode(bytes: Buffer): Frame | null;
 }
 
-/** As a gRPC server wants them. */
-export const REQUEST_SERVICE = service('Request');
-export const STREAM_SERVICE = service('BiRequestStream');
+let wire: Promise<Wire> | null = null;
+
+/** The loader of protocols is imported at the first call, so that no start waits for it, and HTTP alone never pays for it. */
+export function loadWire(): Promise<Wire> {
+  wire ??= import('@grpc/proto-loader').then((loader) => buildWire(loader.fromJSON));
+  return wire;
+}
+
+function buildWire(make: typeof fromJSON): Wire {
+  const loaded = make({ nested }, { longs: String, defaults: true });
+  const service = (name: string): ServiceDefinition => {
+    const definition = loaded[name];
+    if (definition === undefined || 'format' in definition) throw new Error(`nacos: no service ${name} in the table`);
+    return definition;
+  };
+  const request = service('Request');
+  const method: MethodDefinition<object, object> | undefined = request['request'];
+  if (method === undefined) throw new Error('nacos: no method request in the table');
+  return {
+    request,
+    stream: service('BiRequestStream'),
+    encode: (type, body, headers) => method.requestSerialize(payload(type, body, headers)),
+    decode(bytes) {
+      try {
+        return frameOf(method.responseDeserialize(bytes));
+      } catch {
+        return null;
+      }
+    },
+  };
+}
 
 export const REQUEST_PATH = '/Request/request';
 export const STREAM_PATH = '/BiRequestStream/requestBiStream';
@@ -39,20 +70,6 @@ export const STREAM_PATH = '/BiRequestStream/requestBiStream';
 /** The object that the loader's codec takes for a frame. */
 export function payload(type: string, body: unknown, headers: Readonly<Record<string, string>>, clientIp = ''): object {
   return { metadata: { type, headers, clientIp }, body: { value: Buffer.from(JSON.stringify(body)) } };
-}
-
-/** A frame as bytes. `body` is JSON data; `headers` carry token and identity. */
-export function encodeFrame(type: string, body: unknown, headers: Readonly<Record<string, string>>): Buffer {
-  return methodOf().requestSerialize(payload(type, body, headers));
-}
-
-/** Bytes as a frame, null for what is none. */
-export function decodeFrame(bytes: Buffer): Frame | null {
-  try {
-    return frameOf(methodOf().responseDeserialize(bytes));
-  } catch {
-    return null;
-  }
 }
 
 /** The frame in what the loader's codec made, null when a part is missing. */
@@ -68,10 +85,4 @@ export function headersOf(message: unknown): ReadonlyMap<string, string> {
   const headers = isRecord(message) && isRecord(message['metadata']) ? message['metadata']['headers'] : null;
   if (!isRecord(headers)) return new Map();
   return new Map(Object.entries(headers).flatMap(([name, value]) => (typeof value === 'string' ? [[name, value]] : [])));
-}
-
-function methodOf() {
-  const method = REQUEST_SERVICE['request'];
-  if (method === undefined) throw new Error('nacos: no method request in the table');
-  return method;
 }

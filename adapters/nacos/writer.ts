@@ -137,8 +137,8 @@ export class Writer {
       const native = nativeName(config, receipt.service);
       if (way === 'persistent') return { kind: 'renewed', leaseMs: Number.MAX_SAFE_INTEGER };
       if (way === 'beat') return await http.renew(native, receipt, ttl, signal);
-      const held = line.session !== null && publisher.find(native, receipt.nativeId) !== null;
-      return held ? { kind: 'renewed', leaseMs: ttl } : { kind: 'forgotten' };
+      const stands = line.session !== null && publisher.stands(native, receipt.nativeId);
+      return stands ? { kind: 'renewed', leaseMs: ttl } : { kind: 'forgotten' };
     } catch (thrown) {
       signal.throwIfAborted();
       return asSourceError(thrown);

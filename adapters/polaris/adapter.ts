@@ -5,6 +5,7 @@ import type {
   Adapter,
   AdapterDeps,
   Fence,
+  NativeNamespaces,
   RenewResult,
   SourceOptions,
   Write,
@@ -32,6 +33,7 @@ const TICK_MS = 50;
 
 export class PolarisAdapter implements Adapter {
   readonly kind = 'polaris';
+  readonly namespaces: NativeNamespaces;
   readonly capabilities: Capabilities = {
     watch: 'poll',
     list: true,
@@ -55,6 +57,8 @@ export class PolarisAdapter implements Adapter {
     this.#servers = new Servers(config.servers, options, { clock, random, wheel: this.#wheel });
     this.#answers = { epochs: new Epochs(), dial, count, normalWeight: config.normalWeight };
     const { namespace, pollMs } = config;
+    // Without one all are read; with one the others can be named, and are written only where somebody says so.
+    this.namespaces = namespace === '' ? { home: null, others: 'any' } : { home: namespace, others: 'stated' };
     this.#feed = new Feed({ ...this.#answers, servers: this.#servers, clock, random, wheel: this.#wheel, namespace, pollMs });
     this.#writer = new Writer({ servers: this.#servers, feed: this.#feed, clock, mapping: this.#answers });
   }

@@ -46,7 +46,11 @@ type Hint = readonly [pattern: RegExp, cause: SourceErrorCause, hint: string];
 
 const HINTS: readonly Hint[] = [
   [/[Rr]eceived message larger than max/, 'limit', 'an answer is over our limit of 50 MiB: the service has too many instances'],
-  [/Bandwidth exhausted|too_many_pings/, 'lost', 'the server closed the connection to protect itself'],
+  [
+    /Bandwidth exhausted|too_many_pings|(GOAWAY with|closed with error) code (11\b|NGHTTP2_ENHANCE)/,
+    'lost',
+    'the server closed the connection to protect itself',
+  ],
   [
     /certificate required|bad certificate|alert number (42|48|116)|handshake failure/,
     'denied',
@@ -72,7 +76,7 @@ const HINTS: readonly Hint[] = [
 const NOT_GRPC =
   /Protocol error|NGHTTP2|Received HTTP status code|invalid content-type|HTTP\/1\.|Expected HTTP|Parse Error|unexpected server preface/i;
 const BROKE =
-  /ECONNRESET|EPIPE|Failed to connect|socket hang up|closed before|session closed|Connection dropped|write after end/i;
+  /ECONNRESET|EPIPE|Failed to connect|socket hang up|closed before|session closed|connection closed before|connection was closed|RST_STREAM|GOAWAY/i;
 
 /** Any failure of a call as a SourceError. What is none of ours (abort reasons apart) counts as lost. */
 export function sourceError(thrown: unknown): SourceError {

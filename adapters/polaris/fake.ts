@@ -21,15 +21,14 @@ import {
 import type { Clock } from '../../src/kernel/clock.ts';
 import { isRecord, parseJson } from '../../src/kernel/decode.ts';
 import { NO_CHANGE } from './errors.ts';
+import { packagedCodec, SERVICES } from './fake-services.ts';
 import { FakeStore, refusal } from './fake-store.ts';
 import { instanceOfJson } from './json.ts';
 import {
-  codec,
   type DiscoverRequest,
   type DiscoverResponse,
   type NativeInstance,
   type NativeResponse,
-  SERVICES,
   TYPE_INSTANCE,
   TYPE_ROUTING,
   TYPE_SERVICES,
@@ -44,7 +43,7 @@ interface OpenStream {
   readonly call: ServerDuplexStream<Buffer, Buffer>;
 }
 
-const discover = codec('Discover');
+const discover = packagedCodec('Discover');
 const passThrough = (bytes: Buffer): Buffer => bytes;
 
 export class FakePolaris {
@@ -230,7 +229,7 @@ export class FakePolaris {
     call.on('error', () => {});
     call.on('data', (message: Buffer) => {
       if (this.silent) return;
-      const ids = codec('BatchHeartbeat')
+      const ids = packagedCodec('BatchHeartbeat')
         .decodeRequest(message)
         .heartbeats.map(({ instanceId = '' }) => instanceId);
       this.#note('BatchHeartbeat', String(ids.length));

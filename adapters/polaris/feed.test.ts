@@ -353,4 +353,36 @@ describe('polaris feed', () => {
         await second.close();
       }
     }));
+
+  it('while no server answers, a crowd of watches connects once in 0.5 s, then ever more seldom, and all hear the same reason', () =>
+    rig(async (r) => {
+      add(r, 'a');
+      const adapter = r.adapter();
+      const first = watch(adapter, key('a'));
+      await r.until(() => first.items.length > 0);
+      await r.fake.down();
+      await first.done;
+      const tries: number[] = [];
+      const start = r.clock.now();
+      for (let n = 0; r.clock.now() - start < 60_000; n++) {
+        const crowd = Array.from({ length: 20 }, (_, i) => watch(adapter, key(`${n}-${i}`)));
+        for (const one of crowd) {
+          await one.done;
+          assert.equal(one.error?.causeKind, 'lost');
+          assert.match(one.error?.message ?? '', /nothing listens there/);
+        }
+        const waits = crowd.map(({ error }) => error?.retryAfterMs);
+        // Whoever was told no knows when to come back; the rest had a try of their own, all of them the same one.
+        if (waits.some((wait) => wait === undefined)) tries.push(r.clock.now() - start);
+        await r.clock.advance(100);
+      }
+      assert.ok(tries.length >= 5 && tries.length <= 11, JSON.stringify(tries));
+      const gaps = tries.slice(1).map((at, n) => at - (tries[n] ?? 0));
+      assert.ok(Math.max(...gaps) >= 14_000 && Math.max(...gaps) <= 15_200, JSON.stringify(gaps));
+      await r.fake.up();
+      await r.clock.advance(15_000);
+      const again = watch(adapter, key('a'));
+      await r.until(() => again.items.length > 0);
+      await again.stop();
+    }));
 });

@@ -9,6 +9,7 @@ import { Deadline, type TimerWheel } from '../../src/kernel/timer-wheel.ts';
 import { type ServiceId, type ServiceKey, serviceId } from '../../src/model/service.ts';
 import { asSourceError, type ServiceList, type Snapshot, SourceError, type Unchanged } from '../../src/model/snapshot.ts';
 import { type AnswerDeps, blankNamespace, namesOf, revisionOf, snapshotOf } from './answers.ts';
+import { Guard } from './guard.ts';
 import { Poll, type PollDeps } from './poll.ts';
 import { type DiscoverResponse, TYPE_INSTANCE, TYPE_SERVICES, textOf } from './protocol.ts';
 import { type Asker, Question } from './question.ts';
@@ -38,6 +39,13 @@ export interface FeedDeps extends AnswerDeps {
   readonly pollMs: number;
 }
 
+/** From the first watch to the loss of the connection, or to the end of the last watch. */
+interface Life {
+  readonly over: AbortController;
+  /** When the first answer came; null before. */
+  answeredAt: number | null;
+}
+
 export class Feed {
   readonly #deps: FeedDeps;
   readonly #polls: PollDeps;
@@ -46,14 +54,16 @@ export class Feed {
   #list: Poll<ServiceList> | null = null;
   #asker: Asker | null = null;
   /** Stands for the life that is being opened or open; a new one for each. */
-  #life: { readonly over: AbortController } | null = null;
+  #life: Life | null = null;
   #faults = 0;
+  readonly #guard: Guard;
 
   constructor(deps: FeedDeps) {
     this.#deps = deps;
     const { clock, random, wheel } = deps;
     this.#polls = { clock, random, wheel, asker: () => this.#asker };
     this.#back = new Deadline(() => void this.#backToGrpc());
+    this.#guard = new Guard(clock, deps.servers.size);
   }
 
   /** Snapshots of one service until abort; throws SourceError on loss. */
@@ -123,9 +133,7 @@ export class Feed {
           if (this.#watched.get(id) === poll) this.#watched.delete(id);
           this.#onFault(error);
         },
-        answered: () => {
-          this.#faults = 0;
-        },
+        answered: () => this.#onAnswered(),
       },
       this.#polls,
     );
@@ -150,9 +158,7 @@ export class Feed {
           if (this.#list === list) this.#list = null;
           this.#onFault(error);
         },
-        answered: () => {
-          this.#faults = 0;
-        },
+        answered: () => this.#onAnswered(),
       },
       this.#polls,
     );
@@ -170,13 +176,18 @@ export class Feed {
     });
   }
 
-  #begin(poll: { ask(): void; readonly last: unknown }): void {
-    if (this.#life === null) void this.#open();
-    else if (poll.last === null) poll.ask();
+  #begin(poll: { ask(): void; fail(error: SourceError): void; readonly last: unknown }): void {
+    if (this.#life !== null) {
+      if (poll.last === null) poll.ask();
+      return;
+    }
+    const early = this.#guard.tooEarly();
+    if (early === null) void this.#open();
+    else poll.fail(early);
   }
 
   async #open(): Promise<void> {
-    const life = { over: new AbortController() };
+    const life: Life = { over: new AbortController(), answeredAt: null };
     this.#life = life;
     this.#faults = 0;
     const { servers, wheel } = this.#deps;
@@ -200,13 +211,20 @@ export class Feed {
   }
 
   /** The connection is gone: whoever still watches is told. */
-  #onLost(life: { readonly over: AbortController }, error: SourceError): void {
+  #onLost(life: Life, error: SourceError): void {
     if (this.#life !== life) return;
     this.#leave(life);
+    this.#guard.failed(error, life.answeredAt === null ? 0 : this.#deps.clock.now() - life.answeredAt);
     const polls = [...this.#watched.values()];
     this.#watched.clear();
     for (const poll of polls) poll.fail(error);
     this.#list?.fail(error);
+  }
+
+  #onAnswered(): void {
+    this.#faults = 0;
+    const life = this.#life;
+    if (life !== null) life.answeredAt ??= this.#deps.clock.now();
   }
 
   /** An answer was bad. Three faults of the server in a row: another server may do better. */
@@ -224,7 +242,7 @@ export class Feed {
     if (life !== null && this.#watched.size === 0 && this.#list === null) this.#leave(life);
   }
 
-  #leave(life: { readonly over: AbortController }): void {
+  #leave(life: Life): void {
     this.#deps.wheel.disarm(this.#back);
     const asker = this.#asker;
     this.#life = null;

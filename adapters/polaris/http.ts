@@ -1,6 +1,6 @@
 // Owns HTTP to one Polaris server: the fallback for reads and writes, and the console calls that gRPC does not have. The only file that
 // touches undici. Called by servers.ts; must never retry or follow a redirect.
-import { Agent, buildConnector } from 'undici';
+import type { Agent, buildConnector } from 'undici';
 import { withDeadline } from '../../src/kernel/cancel.ts';
 import type { Clock } from '../../src/kernel/clock.ts';
 import { parseJson } from '../../src/kernel/decode.ts';
@@ -17,7 +17,11 @@ const MAX_BODY = 64 * 1024 * 1024;
 /** Reads in flight at once; HTTP answers are not cached by the server, so they cost it more than gRPC. */
 const WINDOW = 8;
 
+/** The HTTP client: imported with the first use of a server over HTTP, so that no start waits for it. */
+export type HttpClient = typeof import('undici');
+
 export interface HttpDeps {
+  readonly client: HttpClient;
   readonly clock: Clock;
   readonly token: string | null;
   /** Deadline of one call, ms. */
@@ -36,8 +40,8 @@ export class HttpApi {
     this.server = server;
     this.#origin = `${tls === null ? 'http' : 'https'}://${server}`;
     this.#deps = deps;
-    this.#agent = new Agent({
-      connect: tls === null ? { timeout: 2_000 } : tlsConnector(tls),
+    this.#agent = new deps.client.Agent({
+      connect: tls === null ? { timeout: 2_000 } : tlsConnector(deps.client, tls),
       connections: WINDOW + 8,
       pipelining: 1,
       allowH2: false,
@@ -197,8 +201,8 @@ function causes(thrown: unknown): string {
   return `${code}${messageOf(thrown)}${inner}`;
 }
 
-function tlsConnector(tls: TlsMaterial): buildConnector.connector {
-  const connect = buildConnector({
+function tlsConnector(client: HttpClient, tls: TlsMaterial): buildConnector.connector {
+  const connect = client.buildConnector({
     timeout: 2_000,
     allowH2: false,
     ...(tls.ca === null ? {} : { ca: tls.ca }),

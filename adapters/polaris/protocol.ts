@@ -1,6 +1,6 @@
 // Owns the wire of Polaris (polarismesh/specification api/v1): messages as a table, their types, their codecs.
-// Called by client.ts, stream.ts and the fake; must never hold a rule about what a message means.
-import { fromJSON, type MethodDefinition, type ServiceDefinition } from '@grpc/proto-loader';
+// Called by client.ts, stream.ts and the fake (which has its own codecs for the same table); must never hold a rule about what a message means.
+import { decode, encode, type MessageTable, type Shape, shapesOf } from './protobuf.ts';
 
 /** Wrappers: the message absent = unset, present without value = "" / 0 / false. */
 export interface StringValue {
@@ -97,8 +97,8 @@ export type CallName = keyof Calls;
 /** Calls with one request and one answer that carries a code. */
 export type WriteName = 'RegisterInstance' | 'DeregisterInstance' | 'Heartbeat';
 
-/** Message → fields as `[*]type name number`, `*` = repeated (protocol notes, section 3). Enums travel as int32. Other fields are skipped. */
-const MESSAGES: Readonly<Record<string, string>> = {
+/** As in protobuf.ts (protocol notes, section 3). Enums travel as int32. Other fields are skipped. */
+export const MESSAGES: MessageTable = {
   StringValue: 'string value 1',
   UInt32Value: 'uint32 value 1',
   BoolValue: 'bool value 1',
@@ -121,16 +121,14 @@ const MESSAGES: Readonly<Record<string, string>> = {
 };
 
 /** Call → service, messages, `stream` for both directions. */
-const METHODS: Readonly<Record<CallName, readonly [service: string, request: string, response: string, stream: boolean]>> = {
-  RegisterInstance: ['PolarisGRPC', 'Instance', 'Response', false],
-  DeregisterInstance: ['PolarisGRPC', 'Instance', 'Response', false],
-  Heartbeat: ['PolarisGRPC', 'Instance', 'Response', false],
-  Discover: ['PolarisGRPC', 'DiscoverRequest', 'DiscoverResponse', true],
-  BatchHeartbeat: ['PolarisHeartbeatGRPC', 'HeartbeatsRequest', 'HeartbeatsResponse', true],
-};
-
-/** Service definitions by short name, as a gRPC server wants them. */
-export const SERVICES: ReadonlyMap<string, ServiceDefinition> = buildServices();
+export const METHODS: Readonly<Record<CallName, readonly [service: string, request: string, response: string, stream: boolean]>> =
+  {
+    RegisterInstance: ['PolarisGRPC', 'Instance', 'Response', false],
+    DeregisterInstance: ['PolarisGRPC', 'Instance', 'Response', false],
+    Heartbeat: ['PolarisGRPC', 'Instance', 'Response', false],
+    Discover: ['PolarisGRPC', 'DiscoverRequest', 'DiscoverResponse', true],
+    BatchHeartbeat: ['PolarisHeartbeatGRPC', 'HeartbeatsRequest', 'HeartbeatsResponse', true],
+  };
 
 /** Path and codecs of one call. */
 export interface Codec<N extends CallName> {
@@ -141,59 +139,31 @@ export interface Codec<N extends CallName> {
   decodeResponse(bytes: Buffer): Calls[N][1];
 }
 
-/** The codec of a call; encoding and decoding throw an Error for what is no such message. */
+const SHAPES = shapesOf(MESSAGES);
+
+/** The codec of a call; decoding throws an Error for what is no such message. */
 export function codec<N extends CallName>(name: N): Codec<N> {
-  const method = methodOf(name);
+  const [service, request, response] = METHODS[name];
+  const [asked, answered] = [shapeOf(request), shapeOf(response)];
   return {
-    path: method.path,
-    encodeRequest: (request) => method.requestSerialize(request),
-    encodeResponse: (response) => method.responseSerialize(response),
+    path: `/v1.${service}/${name}`,
+    encodeRequest: (message) => encode(asked, message),
+    encodeResponse: (message) => encode(answered, message),
     decodeRequest(bytes) {
-      const message: unknown = method.requestDeserialize(bytes);
-      return message as Calls[N][0]; // cast: the loader built it from MESSAGES; the interfaces restate that table
+      const message: unknown = decode(asked, bytes);
+      return message as Calls[N][0]; // cast: built from MESSAGES; the interfaces restate that table
     },
     decodeResponse(bytes) {
-      const message: unknown = method.responseDeserialize(bytes);
+      const message: unknown = decode(answered, bytes);
       return message as Calls[N][1]; // cast: as above
     },
   };
 }
 
-function methodOf(name: CallName): MethodDefinition<object, object> {
-  const method = SERVICES.get(METHODS[name][0])?.[name];
-  if (method === undefined) throw new Error(`polaris: no method ${name} in the table`);
-  return method;
-}
-
-function buildServices(): ReadonlyMap<string, ServiceDefinition> {
-  const nested: Record<string, object> = {};
-  for (const [name, text] of Object.entries(MESSAGES)) nested[name] = { fields: fieldsOf(text) };
-  const methods = new Map<string, Record<string, object>>();
-  for (const [name, [service, requestType, responseType, stream]] of Object.entries(METHODS)) {
-    const group = methods.get(service) ?? {};
-    group[name] = { requestType, responseType, requestStream: stream, responseStream: stream };
-    methods.set(service, group);
-  }
-  for (const [service, group] of methods) nested[service] = { methods: group };
-  // Without defaults: an absent wrapper and an empty one mean different things.
-  const loaded = fromJSON({ nested: { v1: { nested } } }, { keepCase: true });
-  const services = new Map<string, ServiceDefinition>();
-  for (const service of methods.keys()) {
-    const definition = loaded[`v1.${service}`];
-    if (definition !== undefined && !('format' in definition)) services.set(service, definition);
-  }
-  return services;
-}
-
-function fieldsOf(text: string): Record<string, object> {
-  const fields: Record<string, object> = {};
-  for (const part of text.split(', ')) {
-    const [type, name, id] = part.split(' ');
-    if (type === undefined || name === undefined || id === undefined) continue;
-    const repeated = type.startsWith('*');
-    fields[name] = { type: repeated ? type.slice(1) : type, id: Number(id), ...(repeated ? { rule: 'repeated' } : {}) };
-  }
-  return fields;
+function shapeOf(name: string): Shape {
+  const shape = SHAPES.get(name);
+  if (shape === undefined) throw new Error(`polaris: no message ${name} in the table`);
+  return shape;
 }
 
 /** The text of a wrapper: undefined for absent, '' for present and empty. */

@@ -55,6 +55,11 @@ export class Servers {
     this.#current = randomBelow(deps.random, Math.max(1, grpc));
   }
 
+  /** How many there are. */
+  get size(): number {
+    return this.#list.length;
+  }
+
   /** The server that is asked now. */
   get server(): string {
     return this.#list[this.#current]?.address ?? '';
@@ -259,7 +264,12 @@ export class Servers {
     if (this.#closed || server === undefined) throw closedError();
     const tls = server.tls ? await this.#tlsMaterial() : null;
     const { auth, timeout } = this.#options;
-    return new HttpApi(server.address, tls, { clock: this.#deps.clock, token: auth.token ?? null, timeout });
+    return new HttpApi(server.address, tls, {
+      client: await import('undici'),
+      clock: this.#deps.clock,
+      token: auth.token ?? null,
+      timeout,
+    });
   }
 
   #drop(index: number): void {

@@ -33,7 +33,7 @@ function rig(timeout = 1_000) {
       wire.end = onEnd;
       wires.push(wire);
       return {
-        write: (bytes) => void wire.written.push(decodeRequest(bytes)),
+        write: (bytes) => void wire.written.push(decodeRequest(Buffer.from(bytes))),
         retire: () => {
           wire.retired = true;
         },

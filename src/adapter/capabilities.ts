@@ -12,6 +12,8 @@ export interface Capabilities {
   readonly register: boolean;
   /** Who must keep a registration alive: nobody, the core's keeper by `renew`, or the adapter's own connection to the server. */
   readonly heartbeat: 'none' | 'core' | 'server';
+  /** Records of one `put` that go into one call to the registry; absent: one each. */
+  readonly writesPerCall?: number;
   /** Fields that are read from the registry (and so have a voice in M4). */
   readonly reads: ReadonlySet<InstanceField>;
   /** Fields that survive a `put`. */

@@ -49,6 +49,14 @@ export interface Subscriber {
   readonly agent?: string;
 }
 
+/** Which native namespaces the names of one source can have; decides what has a native name there at all (M2). */
+export interface NativeNamespaces {
+  /** Where a name stands that says no namespace; null: each must say it. */
+  readonly home: string | null;
+  /** Names of other namespaces: cannot be said, are only written where a template under `names:` spells the namespace, or are as good. */
+  readonly others: 'none' | 'stated' | 'any';
+}
+
 /**
  * One connection to one registry. Keys are the source's own words (namespace and name before `names:` mapping).
  * Every call rejects with SourceError, or with the signal's reason after an abort.
@@ -56,6 +64,8 @@ export interface Subscriber {
 export interface Adapter {
   readonly kind: string;
   readonly capabilities: Capabilities;
+  /** Absent: home is `default`, any other is as good. */
+  readonly namespaces?: NativeNamespaces;
   /** Level-triggered: each item is the whole list of names in scope. Throws = lost; returns only on abort. */
   services?(signal: AbortSignal): AsyncIterable<ServiceList>;
   /** Each snapshot is the whole truth of one service. First item at once. Throws = lost; returns only on abort. */

@@ -1,15 +1,13 @@
 // Owns keeping ONE stream of an adapter (a watch, or the list of names) running for ever: opening, first-answer deadline, back-off,
 // pacing. Called by the supervisor; must never let a throw, an end or a hang of an adapter reach anybody else (C11).
 import { reconnectDelay } from '../kernel/backoff.ts';
-import { raceAbort } from '../kernel/cancel.ts';
 import type { Clock } from '../kernel/clock.ts';
 import type { Random } from '../kernel/random.ts';
 import { Deadline, type TimerWheel } from '../kernel/timer-wheel.ts';
 import { asSourceError, SourceError } from '../model/snapshot.ts';
 import type { Gate } from './gate.ts';
+import { HEALTHY_MS, type Outage } from './outage.ts';
 
-/** R7: the count of tries starts again after this much health. */
-export const HEALTHY_MS = 30_000;
 /** R7: a poll loop makes at most this many requests a second, with a burst of as many. */
 export const PACE_PER_SECOND = 2;
 /** A push stream that never waits must not starve the event loop: after this many items in a row others get a turn. */
@@ -23,6 +21,8 @@ export interface StreamShared {
   readonly wheel: TimerWheel;
   /** Bounds how many streams wait for their first answer at once. */
   readonly gate: Gate;
+  /** Paces the tries of the source when none of them is live. */
+  readonly outage: Outage;
   /** Deadline of the first answer, ms; later ones have the liveness of their protocol. */
   readonly timeout: number;
   /** True where each item costs the registry a request (poll, long poll). */
@@ -42,11 +42,23 @@ export interface StreamEvents<T> {
   state(now: StreamState, before: StreamState): void;
 }
 
+/** One life of a stream: what ends it before its adapter does. */
+interface Life {
+  readonly controller: AbortController;
+  /** Ends the wait for the adapter, which may hang. */
+  interrupt: (reason: unknown) => void;
+}
+
+const nothing = (): void => {};
+
 export class StreamLoop<T> {
   readonly #shared: StreamShared;
   readonly #events: StreamEvents<T>;
-  readonly #stop = new AbortController();
   readonly #done: Promise<void>;
+  #stopped = false;
+  /** Counts among the live ones of the source. */
+  #live = false;
+  #life: Life | null = null;
   #state: StreamState = { kind: 'connecting' };
   #items = 0;
   #tokens = PACE_PER_SECOND;
@@ -71,64 +83,77 @@ export class StreamLoop<T> {
 
   /** Ends the stream; nothing is reported from the moment of the call, even if the adapter hangs. */
   stop(): Promise<void> {
-    this.#stop.abort(new Error('stream stopped'));
+    if (!this.#stopped) {
+      this.#stopped = true;
+      end(this.#life, new Error('stream stopped'));
+      this.#shared.outage.left(this, this.#live);
+    }
     return this.#done;
   }
 
   async #run(open: (signal: AbortSignal) => AsyncIterable<T>): Promise<void> {
-    const { clock, random, maxBackoff } = this.#shared;
-    const { signal } = this.#stop;
-    for (let attempt = 1; !signal.aborted; attempt++) {
+    const { clock, random, outage, maxBackoff } = this.#shared;
+    for (let attempt = 1; !this.#stopped; attempt++) {
       const { error, healthyMs } = await this.#once(open);
-      if (signal.aborted) return;
+      if (this.#stopped) return;
       if (healthyMs >= HEALTHY_MS) attempt = 1;
       const wait = Math.max(reconnectDelay(attempt, random, 1_000, maxBackoff), error.retryAfterMs ?? 0);
+      const live = this.#live;
+      this.#live = false;
+      outage.failed(this, error, live);
       this.#events.lost(error);
+      // Whoever was told may have had enough of this stream.
+      if (this.#stopped) return;
       this.#become({ kind: 'lost', error, nextTryAt: clock.now() + wait });
-      await this.#pause(wait, signal).catch(() => undefined);
+      await new Promise<void>((resolve) => outage.wait(this, wait, live, resolve));
     }
   }
 
   /** One life of the stream: from opening to its loss. Never rejects. */
   async #once(open: (signal: AbortSignal) => AsyncIterable<T>): Promise<{ error: SourceError; healthyMs: number }> {
     const { clock, wheel, gate, timeout } = this.#shared;
-    const attempt = new AbortController();
-    const onStop = (): void => attempt.abort(this.#stop.signal.reason);
-    this.#stop.signal.addEventListener('abort', onStop, { once: true });
-    const firstAnswer = new Deadline(() => attempt.abort(new SourceError('lost', `no first answer within ${timeout} ms`)));
+    const life: Life = { controller: new AbortController(), interrupt: nothing };
+    this.#life = life;
+    const { signal } = life.controller;
+    const firstAnswer = new Deadline(() => end(life, new SourceError('lost', `no first answer within ${timeout} ms`)));
     let iterator: AsyncIterator<T> | null = null;
     let liveSince = Number.POSITIVE_INFINITY;
-    let leave = (): void => {};
+    let leave = nothing;
     try {
-      leave = await gate.enter(this.#stop.signal);
+      leave = await gate.enter(signal);
       wheel.arm(firstAnswer, timeout);
-      iterator = open(attempt.signal)[Symbol.asyncIterator]();
+      iterator = open(signal)[Symbol.asyncIterator]();
       for (;;) {
-        const result = await raceAbort(iterator.next(), attempt.signal);
+        const result = await nextOf(iterator, life);
         // The answer and the abort may have come in one turn: what is stopped reports nothing.
-        attempt.signal.throwIfAborted();
+        signal.throwIfAborted();
         if (result.done === true) throw new SourceError('lost', 'the stream ended by itself');
         wheel.disarm(firstAnswer);
         leave();
         liveSince = Math.min(liveSince, clock.now());
         this.#take(result.value);
-        await this.#pace(attempt.signal);
+        await this.#pace(signal);
       }
     } catch (thrown) {
       return { error: asSourceError(thrown), healthyMs: clock.now() - liveSince };
     } finally {
       wheel.disarm(firstAnswer);
       leave();
-      this.#stop.signal.removeEventListener('abort', onStop);
-      attempt.abort(new Error('stream over'));
+      this.#life = null;
+      end(life, new Error('stream over'));
       giveBack(iterator);
     }
   }
 
   #take(value: T): void {
     this.#items++;
-    if (this.#state.kind !== 'live') this.#become({ kind: 'live' });
-    this.#events.item(value);
+    if (!this.#live) {
+      this.#live = true;
+      this.#shared.outage.answered();
+      this.#become({ kind: 'live' });
+    }
+    // Whoever was told may have had enough of this stream.
+    if (!this.#stopped) this.#events.item(value);
   }
 
   #become(next: StreamState): void {
@@ -165,6 +190,19 @@ export class StreamLoop<T> {
       wheel.arm(deadline, ms);
     });
   }
+}
+
+function end(life: Life | null, reason: unknown): void {
+  life?.controller.abort(reason);
+  life?.interrupt(reason);
+}
+
+/** The adapter's next item. One race without a listener at the signal, since 10,000 watches wait here for most of their time. */
+function nextOf<T>(iterator: AsyncIterator<T>, life: Life): Promise<IteratorResult<T>> {
+  return new Promise((resolve, reject) => {
+    life.interrupt = reject;
+    iterator.next().then(resolve, reject);
+  });
 }
 
 /** Tells the adapter that nobody reads on. Its answer is not waited for: it may hang. */

@@ -10,6 +10,7 @@ import { type ServiceList, type Snapshot, SourceError, type Unchanged } from '..
 import type { Adapter } from './contract.ts';
 import { controlRetry } from './control-retry.ts';
 import { Gate } from './gate.ts';
+import { Outage } from './outage.ts';
 import { type Select, selects } from './select.ts';
 import type { SourceSink } from './source-sink.ts';
 import { noStreams, SourceStatus, type SourceSummary } from './source-status.ts';
@@ -59,7 +60,7 @@ export class Supervisor {
   #started = false;
 
   constructor(deps: SupervisorDeps) {
-    const { clock, random, adapter, timeout } = deps;
+    const { clock, random, adapter, timeout, maxBackoff = 30_000 } = deps;
     this.#deps = deps;
     this.#wheel = new TimerWheel(clock, 25);
     this.#shared = {
@@ -69,7 +70,8 @@ export class Supervisor {
       gate: new Gate(OPENING_AT_ONCE),
       timeout,
       paced: adapter.capabilities.watch !== 'push',
-      maxBackoff: deps.maxBackoff ?? 30_000,
+      outage: new Outage({ clock, random, wheel: this.#wheel, maxBackoff }),
+      maxBackoff,
     };
     this.#status = new SourceStatus(clock, (summary) => {
       const { state, lastError } = summary;
@@ -253,6 +255,8 @@ export class Supervisor {
   }
 
   #nextTryAt(): number {
+    const ofSource = this.#shared.outage.nextTryAt;
+    if (ofSource !== null) return ofSource;
     let earliest = nextTry(this.#list?.state);
     if (this.#status.lostWatches > 0) {
       for (const { loop } of this.#watched.values()) earliest = Math.min(earliest, nextTry(loop.state));

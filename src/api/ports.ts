@@ -3,6 +3,11 @@
 import type { Capabilities } from '../adapter/capabilities.ts';
 import type { HoldState, ServiceSourceState, SourceState, View } from '../catalog/view.ts';
 import type { ClusterState } from '../cluster/interest.ts';
+import type { MigrationSpec } from '../migrate/migration.ts';
+import type { MigrationStatus } from '../migrate/migrations.ts';
+import type { Step } from '../migrate/phases.ts';
+import type { Plan } from '../migrate/plan.ts';
+import type { VerifyResult } from '../migrate/verify.ts';
 import type { Verdict } from '../model/health-status.ts';
 import type { MergePolicy } from '../model/policy.ts';
 import type { ServiceId, ServiceKey } from '../model/service.ts';
@@ -161,6 +166,20 @@ export interface SettingsPort {
   readonly lastReload: LastReload;
 }
 
+/** Moving services between registries; what each call throws is said in migrate/migrations.ts, which is one. */
+export interface MigrationsPort {
+  list(): readonly MigrationStatus[];
+  status(id: string): MigrationStatus;
+  plan(id: string): Promise<Plan>;
+  create(spec: MigrationSpec): Promise<MigrationStatus>;
+  step(id: string, step: Step): Promise<MigrationStatus>;
+  verify(id: string): Promise<VerifyResult>;
+  lastVerify(id: string): VerifyResult | null;
+  forget(id: string, sidecar: string): Promise<MigrationStatus>;
+  freeze(frozen: boolean): Promise<readonly MigrationStatus[]>;
+  collect(id: string): Promise<MigrationStatus>;
+}
+
 /** Everything that app binds. */
 export interface ApiPorts {
   readonly catalog: CatalogReader;
@@ -170,6 +189,7 @@ export interface ApiPorts {
   readonly dataPlane: DataPlanePort;
   readonly readiness: ReadinessPort;
   readonly registrations: RegistrationsPort;
+  readonly migrations: MigrationsPort;
   readonly overrides: OverridesPort;
   readonly settings: SettingsPort;
 }

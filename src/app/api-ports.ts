@@ -3,6 +3,7 @@ import type { ApiPorts, CatalogReader, HoldsPort, SourceSummary, SourcesPort } f
 import type { Catalog } from '../catalog/catalog.ts';
 import type { Overrides } from '../health/overrides.ts';
 import type { Publish } from '../health/publish.ts';
+import type { Migrations } from '../migrate/migrations.ts';
 import type { DataPlane } from '../proxy/data-plane.ts';
 import type { Registrations } from '../registration/registrations.ts';
 import type { SettingsStore } from '../settings/store.ts';
@@ -14,6 +15,7 @@ export interface PortParts {
   readonly overrides: Overrides;
   readonly sources: RunningSources;
   readonly registrations: Registrations;
+  readonly migrations: Migrations;
   readonly dataPlane: DataPlane;
   readonly store: SettingsStore;
   /** Some source has no first answer yet (10 s after start at most). */
@@ -24,7 +26,7 @@ export interface PortParts {
 
 /** Everything the API needs of the layers below it. */
 export function apiPorts(parts: PortParts): ApiPorts {
-  const { catalog, overrides, registrations, dataPlane, store } = parts;
+  const { catalog, overrides, registrations, migrations, dataPlane, store } = parts;
   return {
     catalog: catalogReader(parts),
     holds: holdsPort(catalog),
@@ -39,6 +41,7 @@ export function apiPorts(parts: PortParts): ApiPorts {
       upsert: ({ sources, healthCheck, ...rest }) => registrations.upsertComplete({ ...rest, sources, healthCheck }),
       remove: (service, id) => registrations.remove(service, id),
     },
+    migrations,
     overrides: {
       list: () => overrides.list(),
       isolate: (service, host, port, ms) => overrides.isolate(service, host, port, ms),

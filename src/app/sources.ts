@@ -5,7 +5,6 @@ import { Supervisor } from '../adapter/supervisor.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { CatalogSource } from '../catalog/sources.ts';
 import type { Clock } from '../kernel/clock.ts';
-import { isRecord } from '../kernel/decode.ts';
 import { type DialPolicy, dialPolicy, type OwnListener } from '../kernel/dial.ts';
 import { messageOf, WeirError } from '../kernel/errors.ts';
 import type { Log } from '../kernel/log.ts';
@@ -256,13 +255,12 @@ export class RunningSources implements SettingsUser {
 
 function catalogSource({ settings, adapter, dial }: Running): CatalogSource {
   const { capabilities } = adapter;
-  const namespace = isRecord(settings.config) ? settings.config['namespace'] : undefined;
   return {
     id: settings.id,
     kind: settings.kind,
     network: settings.network,
     asNamespace: settings.asNamespace,
-    ...(typeof namespace === 'string' && namespace !== '' ? { nativeNamespace: namespace } : {}),
+    ...(adapter.namespaces === undefined ? {} : { namespaces: adapter.namespaces }),
     dial,
     reads: capabilities.reads,
     lists: capabilities.list,

@@ -21,7 +21,7 @@ import type { NameRules } from './names.ts';
 import { RecordStore } from './record-store.ts';
 import { MAX_INSTANCES, SourceDesk } from './source-desk.ts';
 import { type CatalogSource, nativeText, type RejectedEntry, type ServiceRecord } from './sources.ts';
-import type { HoldState, ServiceSourceState, SourceState, View } from './view.ts';
+import type { HoldState, ServiceSourceState, SourceAccount, SourceState, View } from './view.ts';
 import { type NamePage, type NameQuery, type ViewListener, ViewStore } from './view-store.ts';
 import type { Contact, RestoredWord, Words } from './words.ts';
 
@@ -73,6 +73,7 @@ export class Catalog implements SourceSink {
   readonly #lastWords: LastWords;
   readonly #announcer: Announcer;
   readonly #wordListeners = new Set<(service: ServiceId) => void>();
+  readonly #accountListeners = new Set<(service: ServiceId) => void>();
   #tick: Timer | null = null;
   #closed = false;
 
@@ -86,6 +87,10 @@ export class Catalog implements SourceSink {
     const rulesOf = (record: ServiceRecord): HoldRules => this.#rulesOf(record);
     const wordsChanged = (service: ServiceId): void => {
       for (const listener of this.#wordListeners) listener(service);
+      accountChanged(service);
+    };
+    const accountChanged = (service: ServiceId): void => {
+      for (const listener of this.#accountListeners) listener(service);
     };
     this.#views = new ViewStore({
       clock,
@@ -93,6 +98,7 @@ export class Catalog implements SourceSink {
       events,
       overlay,
       startIndex,
+      stateChanged: accountChanged,
       sourceOf: (id) => this.#records.source(id),
       prepare: (entry, configChanged) => {
         if (configChanged) this.#records.rejudge(entry);
@@ -160,6 +166,45 @@ export class Catalog implements SourceSink {
   serviceStates(service: ServiceId): readonly ServiceSourceState[] {
     const now = this.#deps.clock.now();
     return (this.#views.find(service)?.records ?? []).map((record) => record.state(now));
+  }
+
+  /**
+   * What one source says of one service, holds included; null while it says nothing. A complete, current list without the name is a word
+   * too: `absent`.
+   */
+  account(sourceId: string, service: ServiceId): SourceAccount | null {
+    const source = this.#records.source(sourceId);
+    if (source === undefined) return null;
+    const record = this.#views.find(service)?.records.find((one) => one.source === source);
+    const unnamed = record === undefined || (record.presence === 'neverSeen' && !record.listed);
+    if (unnamed) {
+      if (!source.namesAll) return null;
+      const key = record?.key ?? this.#records.names.toNative(sourceId, service);
+      if (key === null) return null;
+      const { epoch, goodAt } = source;
+      return { source: sourceId, key, live: source.lost === null, presence: 'absent', epoch, goodAt: goodAt ?? 0, instances: [] };
+    }
+    if (record.presence === 'neverSeen') return null;
+    const guard = this.#holds.load(record, this.#deps.clock.now());
+    return {
+      source: sourceId,
+      key: record.key,
+      live: record.live,
+      presence: record.presence,
+      epoch: record.epoch,
+      goodAt: record.goodAt ?? 0,
+      instances: [
+        ...guard.present.map((instance) => ({ instance, held: false })),
+        ...guard.kept.map(({ instance }) => ({ instance, held: true })),
+      ],
+    };
+  }
+
+  /** Services that a source has a word on, unsorted. */
+  *servicesOf(sourceId: string): Generator<ServiceId, void, void> {
+    for (const record of this.#records.source(sourceId)?.services.values() ?? []) {
+      if (record.presence !== 'neverSeen' || record.listed) yield record.id;
+    }
   }
 
   sourceSummary(sourceId: string): CatalogSourceSummary | undefined {
@@ -247,6 +292,11 @@ export class Catalog implements SourceSink {
     return record?.key ?? this.#records.names.toNative(sourceId, service);
   }
 
+  /** The native name under which the service is written into a source; null: nobody said one, and for writes there is no default. */
+  toWrite(sourceId: string, service: ServiceId): ServiceKey | null {
+    return this.#records.names.toWrite(sourceId, service);
+  }
+
   /** True once the source gave its first list (its first answer of any kind where it cannot list). */
   hasFirstAnswer(sourceId: string): boolean {
     return this.#records.source(sourceId)?.answered === true;
@@ -299,6 +349,12 @@ export class Catalog implements SourceSink {
   subscribeWords(listener: (service: ServiceId) => void): () => void {
     this.#wordListeners.add(listener);
     return () => this.#wordListeners.delete(listener);
+  }
+
+  /** Told when an `account` of a service may read otherwise: other words, or words that are current now, or no longer. */
+  subscribeAccounts(listener: (service: ServiceId) => void): () => void {
+    this.#accountListeners.add(listener);
+    return () => this.#accountListeners.delete(listener);
   }
 
   /** Asked for a fresh full read that may confirm a hold; its answer comes back through `snapshot`. */

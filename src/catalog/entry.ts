@@ -78,6 +78,7 @@ export function mergeInput(entry: Entry, context: MergeContext): MergeInput {
     // While a migration runs its holds are never confirmed by time; only its end narrows the members (migration.md).
     migrating: over !== null && !over.holdsByTime,
     isolationIgnores: over?.isolationIgnores ?? null,
+    ...(over?.sticky === undefined ? {} : { sticky: over.sticky }),
   };
 }
 

@@ -17,6 +17,8 @@ export interface MergeOverlay {
     readonly holdsByTime: boolean;
     /** A source whose word alone does not isolate an instance that another source has natively (migration.md rule 13). */
     readonly isolationIgnores?: string;
+    /** Weighted merges: lower-case header whose value decides the side of a request. */
+    readonly sticky?: string;
   } | null;
   /** True when the write ledger says that this address in this source is a copy of ours (W4); the origin's source id, or null. */
   copyOrigin(service: ServiceId, source: string, host: string, port: number): string | null;

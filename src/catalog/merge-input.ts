@@ -38,4 +38,6 @@ export interface MergeInput {
   /** A migration runs: members are the union whatever the policy prefers (migration.md). */
   readonly migrating: boolean;
   readonly isolationIgnores: string | null;
+  /** Weighted merges of a migration: header whose value decides the side. */
+  readonly sticky?: string;
 }

@@ -14,6 +14,7 @@ export interface Merged {
   readonly instances: readonly ViewInstance[];
   readonly conflicts: readonly FoundConflict[];
   readonly shares: View['shares'];
+  readonly sticky: string | undefined;
 }
 
 /**
@@ -43,7 +44,7 @@ export function merge(input: MergeInput, previous: View | undefined): Merged | n
   }
   if (known.length > 1) conflicts.push(...disjoint(known, instances));
   const shares = sameShares(previous?.shares, rules.shares) ? previous?.shares : rules.shares;
-  return { instances, conflicts, shares };
+  return { instances, conflicts, shares, sticky: shares === undefined ? undefined : input.sticky };
 }
 
 /** Order of a view: network, host, port, transport. */

@@ -151,7 +151,7 @@ export class RecordStore {
 
   #configureNames(sources: readonly CatalogSource[], rules: readonly NameRules[]): void {
     const about = sources.map(
-      ({ id, asNamespace: as, nativeNamespace: namespace = 'default' }) => [id, { as, namespace }] as const,
+      ({ id, asNamespace: as, namespaces }) => [id, { as, ...(namespaces === undefined ? {} : { namespaces }) }] as const,
     );
     const text = JSON.stringify([about, rules.map((rule) => [rule.match, [...rule.names]])]);
     if (text === this.#namesText) return;

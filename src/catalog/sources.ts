@@ -1,6 +1,7 @@
 // Owns what each source said last: its own state, and per service the state machine of R1 with ages. Called by catalog alone;
 // time is an argument. Must never merge, publish or set a timer.
 import type { InstanceField } from '../adapter/capabilities.ts';
+import type { NativeNamespaces } from '../adapter/contract.ts';
 import type { DialPolicy } from '../kernel/dial.ts';
 import type { Instance } from '../model/instance.ts';
 import type { ServiceId, ServiceKey } from '../model/service.ts';
@@ -17,8 +18,8 @@ export interface CatalogSource {
   readonly network: string;
   /** `as: {namespace}`; null keeps the native one. */
   readonly asNamespace: string | null;
-  /** The native namespace of names that we write; default `default`. */
-  readonly nativeNamespace?: string;
+  /** The native namespaces of its names, as its adapter says; absent: `default`, and any other as well. */
+  readonly namespaces?: NativeNamespaces;
   readonly dial: DialPolicy;
   /** Fields that the adapter declares it reads. */
   readonly reads: ReadonlySet<InstanceField>;

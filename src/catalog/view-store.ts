@@ -28,6 +28,8 @@ export interface ViewStoreDeps {
   readonly overlay: MergeOverlay;
   readonly startIndex: number;
   sourceOf(id: string): SourceRecord | undefined;
+  /** Whether a source's word on the service is current changed. */
+  stateChanged(service: ServiceId): void;
   /** Makes sure that what the entry's records know is in memory and judged by the rules in force; runs before a merge. */
   prepare(entry: Entry, configChanged: boolean): void;
 }
@@ -138,6 +140,7 @@ export class ViewStore {
   stateChanged(entry: Entry): void {
     entry.dirty = true;
     this.#slices.add(entry);
+    this.#deps.stateChanged(entry.id);
   }
 
   /** Publishes an entry that lost a record; without records it leaves the catalog. */
@@ -255,6 +258,7 @@ export class ViewStore {
       instances: merged.instances,
       conflicts,
       ...(merged.shares === undefined ? {} : { shares: merged.shares }),
+      ...(merged.sticky === undefined ? {} : { sticky: merged.sticky }),
     };
     // What the disk said was there from the start: no change to tell.
     if (entry.restoredRevision !== null) entry.published = entry.view;
@@ -266,6 +270,7 @@ function isSame(view: View | undefined, merged: Merged): boolean {
   return (
     view !== undefined &&
     view.shares === merged.shares &&
+    view.sticky === merged.sticky &&
     sameList(view.instances, merged.instances, Object.is) &&
     sameList(view.conflicts, merged.conflicts, sameConflict)
   );

@@ -1,5 +1,5 @@
 // Owns the merged result for one service, as everyone above the catalog reads it. Plain readonly data; made by merge.ts.
-import type { Locality, NativeId, RegistryHealth } from '../model/instance.ts';
+import type { Instance, Locality, NativeId, RegistryHealth } from '../model/instance.ts';
 import type { ServiceId, ServiceKey } from '../model/service.ts';
 
 /** What one source says of one instance, after name mapping. */
@@ -62,6 +62,8 @@ export interface View {
   readonly conflicts: readonly Conflict[];
   /** For `weighted` merges: shares by source. An instance belongs to the groups of its provenances. */
   readonly shares?: readonly { readonly source: string; readonly share: number }[];
+  /** For `weighted` merges of a migration: lower-case header whose value decides the side of a request. */
+  readonly sticky?: string;
 }
 
 /** R1, in the API's words. */
@@ -84,6 +86,21 @@ export interface ServiceSourceState {
   readonly held: number;
   readonly instances: number;
   readonly rejected: number;
+}
+
+/** What one source says of one service now, as the catalog accepted it: for the write side of migrations. */
+export interface SourceAccount {
+  readonly source: string;
+  /** Native. */
+  readonly key: ServiceKey;
+  /** Its last word is current; everything else proves nothing. */
+  readonly live: boolean;
+  readonly presence: 'present' | 'absent';
+  readonly epoch: string;
+  /** Monotonic ms of the last good answer. */
+  readonly goodAt: number;
+  /** Held: the source dropped it and R2 keeps it; counts as there. */
+  readonly instances: readonly { readonly instance: Instance; readonly held: boolean }[];
 }
 
 /** A hold as operators see it (explain, /v1/services). */

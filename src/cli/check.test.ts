@@ -3,7 +3,10 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { startFakeConsul } from '../../adapters/consul/fake.ts';
+import { startFakePolaris } from '../../adapters/polaris/fake.ts';
 import { runWeir } from '../../test/support/run-weir.ts';
+import { systemClock } from '../kernel/clock.ts';
 
 describe('weir check', () => {
   let directory = '';
@@ -42,7 +45,7 @@ describe('weir check', () => {
     assert.doesNotMatch(out, /canary/);
   });
 
-  it('--print-names asks the sources: native name, our name, names elsewhere; one that fails is a line of its own', async () => {
+  it('--print-names asks the sources: native name, our name, names elsewhere and for writes; one that fails is a line and exit 1', async () => {
     await writeFile(join(directory, 'services.yaml'), 'services:\n  demo/hello: {instances: [{host: 127.0.0.1, port: 9001}]}\n');
     const path = await file(
       [
@@ -55,9 +58,92 @@ describe('weir check', () => {
       ].join('\n'),
     );
     const { code, out, err } = await runWeir(['check', '-c', path, '--print-names']);
+    assert.equal(code, 1, err);
+    assert.match(out, /^fixed +demo\/hello +demo\/hello +local: default\/greet$/m);
+    assert.match(out, /^REGISTERING +IN local +IN gone\ndemo\/hello +default\/greet +\(unmapped\)$/m);
+    assert.match(err, /^gone: .*127\.0\.0\.1:1/m);
+    assert.match(err, /^the names of gone are not known$/m);
+  });
+
+  const services = (names: readonly string[]): Promise<void> =>
+    writeFile(
+      join(directory, 'services.yaml'),
+      `services:\n${names.map((name) => `  ${JSON.stringify(name)}: {instances: [{host: 127.0.0.1, port: 9001}]}\n`).join('')}`,
+    );
+  const FIXED = '  - {id: fixed, kind: file, path: services.yaml}';
+
+  it('--print-names is exit 2 for a name that a template took from its default, with the place of the template', async () => {
+    await services(['demo/shop-cart', 'shop/web']);
+    const path = await file(
+      ['sources:', FIXED, 'services:', '  - {match: "a/*"}', '  - {match: "shop/*", names: {fixed: "demo/shop-{name}"}}'].join(
+        '\n',
+      ),
+    );
+    const { code, out, err } = await runWeir(['check', '-c', path, '--print-names']);
+    assert.equal(code, 2);
+    assert.match(out, /^fixed +demo\/shop-cart +shop\/cart$/m);
+    assert.match(out, /^fixed +shop\/web +\(unmapped\)$/m);
+    assert.match(err, /weir\.yaml:5:\d+ services\[1\]\.names\.fixed: expected .*, got "shop\/web" of fixed, which has none/);
+  });
+
+  it('--print-names is exit 2 for two native names that arrive at one of ours', async () => {
+    await services(['a/web', 'b/web']);
+    const path = await file('sources:\n  - {id: fixed, kind: file, path: services.yaml, as: {namespace: shop}}\n');
+    const { code, err } = await runWeir(['check', '-c', path, '--print-names']);
+    assert.equal(code, 2);
+    assert.match(err, /weir\.yaml:2:\d+ sources\[0\]\.id: .*got shop\/web for "a\/web" and for "b\/web"/);
+  });
+
+  it('--print-names leaves out what `select` leaves out', async () => {
+    await services(['demo/shop-cart', 'shop/web']);
+    const path = await file(
+      [
+        'sources:',
+        '  - {id: fixed, kind: file, path: services.yaml, select: ["demo/*"]}',
+        'services:',
+        '  - {match: "shop/*", names: {fixed: "demo/shop-{name}"}}',
+      ].join('\n'),
+    );
+    const { code, out, err } = await runWeir(['check', '-c', path, '--print-names']);
     assert.equal(code, 0, err);
-    assert.match(out, /^fixed +demo\/hello +demo\/hello +local: default\/greet/m);
-    assert.match(err, /^gone: /m);
+    assert.doesNotMatch(out, /shop\/web/);
+  });
+
+  it('--print-names is exit 2 for a declared registration without a name in a target, and for a template that leads nowhere', async () => {
+    const consul = await startFakeConsul(systemClock);
+    const polaris = await startFakePolaris(systemClock);
+    try {
+      const path = await file(
+        [
+          'sources:',
+          `  - {id: consul, kind: consul, address: "${consul.address}", register: true}`,
+          `  - {id: polaris, kind: polaris, servers: ["${polaris.grpc}"], namespace: "*", register: true}`,
+          'services:',
+          '  - {match: "shop/*", names: {consul: "eu/{name}", polaris: "{name}"}}',
+          '  - {match: "game/lobby", names: {polaris: "Game/{name}"}}',
+          'registrations:',
+          '  - {service: default/web, id: a, host: 10.0.0.1, port: 80}',
+          '  - {service: game/lobby, id: a, host: 10.0.0.1, port: 80}',
+        ].join('\n'),
+      );
+      const { code, out, err } = await runWeir(['check', '-c', path, '--print-names']);
+      assert.equal(code, 2);
+      const lines = err.trim().split('\n');
+      assert.equal(lines.length, 3, err);
+      assert.match(
+        lines[0] ?? '',
+        /:5:\d+ services\[0\]\.names\.consul: expected a name in "default", the only namespace of this source/,
+      );
+      assert.match(
+        lines[1] ?? '',
+        /:5:\d+ services\[0\]\.names\.polaris: expected namespace\/name: this source reads all namespaces/,
+      );
+      assert.match(lines[2] ?? '', /:9:\d+ registrations\[1\]\.service: .*game\/lobby, which has none in consul/);
+      assert.match(out, /^default\/web +default\/web +default\/web$/m);
+      assert.match(out, /^game\/lobby +\(unmapped\) +Game\/lobby$/m);
+    } finally {
+      await Promise.all([consul.close(), polaris.close()]);
+    }
   });
 });
 

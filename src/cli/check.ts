@@ -21,7 +21,7 @@ export async function check(io: Io, options: CheckOptions): Promise<void> {
   const loaded = await loadConfig(io, options.config ?? 'weir.yaml');
   for (const warning of loaded.warnings) io.err(`${printable(`warning: ${configFaultText(warning)}`)}\n`);
   if (options.print === true) io.out(effectiveText(loaded.effective));
-  if (options.printNames === true) await printNames(io, loaded.settings, adapterLoader());
+  if (options.printNames === true) await printNames(io, loaded, adapterLoader());
   if (options.print !== true && options.printNames !== true) io.out(`${printable(options.config ?? 'weir.yaml')}: no faults\n`);
 }
 

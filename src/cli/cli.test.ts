@@ -222,8 +222,12 @@ describe('the command line', () => {
     ['register', 'a/b', '10.0.0.1:80', '--to', ','],
     ['deregister', 'a/b'],
     ['isolate', 'a/b', 'x'],
-    ['migrate', 'plan', 'm1'],
-    ['migrate', 'shift', 'm1', '--weight', '5'],
+    ['migrate', 'plan'],
+    ['migrate', 'plan', 'm1', '-f', '/nowhere/m.yaml'],
+    ['migrate', 'shift', 'm1'],
+    ['migrate', 'shift', 'm1', '--weight', '101'],
+    ['migrate', 'forget', 'm1'],
+    ['migrate', 'nothing', 'm1'],
     ['schema', '--out', 'x', '--check', 'y'],
     ['check', '-c', '/nowhere/weir.yaml'],
   ];
@@ -234,10 +238,6 @@ describe('the command line', () => {
       assert.ok(err.length > 10);
     });
   }
-
-  it('says that migrations are not built yet', async () => {
-    assert.match((await runWeir(['migrate', 'start', 'x'])).err, /not built yet/);
-  });
 
   it('prints help and version with exit 0', async () => {
     const help = await runWeir(['--help']);

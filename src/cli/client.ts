@@ -33,9 +33,15 @@ export class ApiClient {
     this.#token = io.env.get('WEIR_TOKEN');
   }
 
-  /** One answer of 2xx, decoded. Throws CommandFailure for everything else. */
-  async ask<S extends TSchema>(schema: S, method: string, path: string, body?: unknown): Promise<Static<S>> {
-    const answer = await this.#send(method, path, body);
+  /** One answer of 2xx, decoded. Throws CommandFailure for everything else. `timeoutMs`: how long nothing may come. */
+  async ask<S extends TSchema>(
+    schema: S,
+    method: string,
+    path: string,
+    body?: unknown,
+    timeoutMs = TIMEOUT_MS,
+  ): Promise<Static<S>> {
+    const answer = await this.#send(method, path, body, {}, timeoutMs);
     const text = await this.#text(answer);
     if ((answer.statusCode ?? 0) >= 300) throw this.#refused(answer.statusCode ?? 0, text);
     const parsed = parseJson(text, { maxBytes: MAX_ANSWER_BYTES });
@@ -55,7 +61,13 @@ export class ApiClient {
     throw this.#refused(answer.statusCode ?? 0, await this.#text(answer));
   }
 
-  #send(method: string, path: string, body: unknown, headers: Readonly<Record<string, string>> = {}): Promise<IncomingMessage> {
+  #send(
+    method: string,
+    path: string,
+    body: unknown,
+    headers: Readonly<Record<string, string>> = {},
+    timeoutMs = TIMEOUT_MS,
+  ): Promise<IncomingMessage> {
     const payload = method === 'GET' ? undefined : JSON.stringify(body ?? {});
     const options: RequestOptions = {
       ...this.#target,
@@ -75,7 +87,7 @@ export class ApiClient {
         sent.setTimeout(0);
         resolve(answer);
       });
-      sent.setTimeout(TIMEOUT_MS, () => sent.destroy(new Error(`no answer within ${TIMEOUT_MS / 1_000} s`)));
+      sent.setTimeout(timeoutMs, () => sent.destroy(new Error(`no answer within ${timeoutMs / 1_000} s`)));
       sent.once('error', (thrown) => reject(this.#unreachable(thrown)));
       sent.end(payload);
     });
@@ -97,7 +109,7 @@ export class ApiClient {
     const code = typeof error['code'] === 'string' ? error['code'] : `HTTP ${status}`;
     const message = typeof error['message'] === 'string' ? error['message'] : 'the answer has no words';
     const advice = code === 'UNAUTHORIZED' || code === 'FORBIDDEN' ? '\n  Set WEIR_TOKEN to a token of api.tokens.' : '';
-    return new CommandFailure(EXIT_FAILED, printable(`${code}: ${message}`) + advice);
+    return new CommandFailure(EXIT_FAILED, printable(`${code}: ${message}`) + listed(error['details']) + advice);
   }
 
   #unreachable(thrown: Error): CommandFailure {
@@ -111,6 +123,14 @@ export class ApiClient {
       `API_UNREACHABLE: no sidecar answers at ${printable(this.address)} (${printable(code)}).\n  ${advice}`,
     );
   }
+}
+
+/** What an error lists of its reasons, one a line; nothing when there is one only, since the message has it. */
+function listed(details: unknown): string {
+  if (!isRecord(details)) return '';
+  const found = details['missing'] ?? details['errors'];
+  const reasons = Array.isArray(found) ? found.filter((one) => typeof one === 'string') : [];
+  return reasons.length < 2 ? '' : reasons.map((reason) => `\n  - ${printable(reason)}`).join('');
 }
 
 function targetOf(address: string): Target {

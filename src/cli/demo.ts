@@ -1,4 +1,4 @@
-// Owns `weir demo` (npm start): a whole sidecar on one machine with two embedded registries that overlap and six small upstreams, a
+// Owns `weir demo` (npm start): a whole sidecar on one machine with three embedded registries that overlap and six small upstreams, a
 // little traffic, live counters, and lines that say what to try. State lives in a temporary folder; Ctrl-C ends everything.
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { Agent, request } from 'node:http';
@@ -20,18 +20,23 @@ const SPECS: readonly UpstreamSpec[] = [
   { name: 'f', kind: 'slow' },
 ];
 
-/** Which upstream is registered where: `b` in both registries (with different weights, a conflict to look at), the others in one. */
+/**
+ * Which upstream is registered where. `b` lives in all three registries, which differ on its weight and version (conflicts to look at);
+ * `legacy` calls the service by another name, see conf/demo.yaml.
+ */
 const REGISTERED: readonly {
   readonly service: string;
   readonly upstream: string;
   readonly source: string;
   readonly weight: number;
+  readonly version?: string;
 }[] = [
   { service: 'demo/hello', upstream: 'a', source: 'east', weight: 100 },
-  { service: 'demo/hello', upstream: 'b', source: 'east', weight: 100 },
-  { service: 'demo/hello', upstream: 'b', source: 'west', weight: 50 },
+  { service: 'demo/hello', upstream: 'b', source: 'east', weight: 100, version: '1.5' },
+  { service: 'demo/hello', upstream: 'b', source: 'west', weight: 50, version: '1.5' },
+  { service: 'demo/hello', upstream: 'b', source: 'legacy', weight: 200, version: '1.4' },
   { service: 'demo/hello', upstream: 'c', source: 'west', weight: 100 },
-  { service: 'demo/hello', upstream: 'd', source: 'west', weight: 100 },
+  { service: 'demo/hello', upstream: 'd', source: 'legacy', weight: 100 },
   { service: 'demo/report', upstream: 'e', source: 'east', weight: 100 },
   { service: 'demo/report', upstream: 'f', source: 'west', weight: 100 },
 ];
@@ -43,24 +48,37 @@ const COUNTERS_EVERY_MS = 2_000;
 export async function demo(io: Io, signals: Signals = process): Promise<number> {
   const folder = await mkdtemp(join(tmpdir(), 'weir-demo-'));
   const farm = await startUpstreams(SPECS, (line) => io.out(`${line}\n`));
-  let traffic: { stop(): void } | null = null;
   try {
     return await runUntilStopped(io, signals, async () => {
       const app = await startSidecar(folder);
       for (const one of REGISTERED) await register(app, one, farm.upstreams);
       io.out(introduction(app, farm.upstreams));
-      traffic = startTraffic(app, farm.upstreams, (line) => io.out(`${line}\n`));
-      return app;
+      return withTraffic(
+        app,
+        startTraffic(app, farm.upstreams, (line) => io.out(`${line}\n`)),
+      );
     });
   } finally {
-    stopTraffic(traffic);
     farm.stop();
     await rm(folder, { recursive: true, force: true });
   }
 }
 
-function stopTraffic(traffic: { stop(): void } | null): void {
-  traffic?.stop();
+/** The demo's own requests end before the drain: what a closed port refuses is no failure to show. */
+function withTraffic(app: Runnable, traffic: { stop(): void }): Runnable {
+  const { apiAddress, proxyAddress } = app;
+  return {
+    apiAddress,
+    proxyAddress,
+    drain() {
+      traffic.stop();
+      return app.drain();
+    },
+    close() {
+      traffic.stop();
+      return app.close();
+    },
+  };
 }
 
 async function startSidecar(folder: string): Promise<Runnable> {
@@ -89,14 +107,14 @@ function isFree(port: number): Promise<boolean> {
 
 async function register(
   app: Runnable,
-  { service, upstream, source, weight }: (typeof REGISTERED)[number],
+  { service, upstream, source, weight, version }: (typeof REGISTERED)[number],
   upstreams: readonly DemoUpstream[],
 ): Promise<void> {
   const port = upstreams.find(({ name }) => name === upstream)?.port ?? 0;
   const answer = await fetch(`${app.apiAddress}/v1/registrations/${service}/${upstream}-${source}`, {
     method: 'PUT',
     headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ host: '127.0.0.1', port, weight, metadata: { upstream }, sources: [source] }),
+    body: JSON.stringify({ host: '127.0.0.1', port, weight, version, metadata: { upstream }, sources: [source] }),
   });
   if (!answer.ok) throw new Error(`registering ${upstream} in ${source}: ${answer.status} ${await answer.text()}`);
 }
@@ -110,9 +128,9 @@ function introduction(app: Runnable, upstreams: readonly DemoUpstream[]): string
   const lines: readonly (readonly [string, string])[] = [
     [`curl -i ${proxy}/svc/demo/hello/`, 'a request; x-weir-upstream says who answered'],
     [`curl -s -H 'Host: hello.demo.weir' ${proxy}/`, 'the same by Host'],
-    [`curl -s ${api}/v1/services/demo/hello`, 'one view of both registries, with provenance and a conflict'],
-    [`npm run -s weir -- instances demo/hello${flag}`, 'the same as a table'],
-    [`npm run -s weir -- explain demo/hello${flag}`, 'why each instance is in or out'],
+    [`npm run -s weir -- instances demo/hello${flag}`, 'one view of three registries: b stands in all of them'],
+    [`curl -s ${api}/v1/services/demo/hello`, 'the same as JSON: provenance, and conflicts of weight and version'],
+    [`npm run -s weir -- explain demo/hello${flag}`, 'why each instance is in or out, and what each registry says'],
     [`kill -9 ${victim?.pid ?? 0}`, 'upstream a dies: retries, ejection, and recovery 15 s later'],
     [`npm run -s weir -- isolate demo/hello 127.0.0.1:${portOf('d')} --for 30s${flag}`, 'takes d out by hand'],
   ];
@@ -120,7 +138,7 @@ function introduction(app: Runnable, upstreams: readonly DemoUpstream[]): string
   const about = ({ name, port, pid, kind }: DemoUpstream): string =>
     `${name}=127.0.0.1:${port} (pid ${pid}${kind === 'steady' ? '' : `, ${kind}`})`;
   return `
-weir demo: two embedded registries (east, west), six upstreams, one catalog, one proxy. API ${api}, proxy ${proxy}
+weir demo: three embedded registries (east, west, legacy), six upstreams, one catalog, one proxy. API ${api}, proxy ${proxy}
 
 Try in another terminal:
 ${lines.map(([command, what]) => `  ${command.padEnd(width)}  # ${what}`).join('\n')}

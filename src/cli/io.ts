@@ -7,6 +7,8 @@ export interface Io {
   /** Writes text to standard error. */
   readonly err: (text: string) => void;
   readonly env: ReadonlyMap<string, string>;
+  /** Standard output is a terminal: progress may be drawn over. */
+  readonly terminal: boolean;
   /** Aborts when the user has had enough (Ctrl-C); only commands that go on until then look at it. */
   readonly stop: AbortSignal;
 }
@@ -16,6 +18,10 @@ export const EXIT_OK = 0;
 export const EXIT_FAILED = 1;
 /** Wrong arguments or a wrong configuration. */
 export const EXIT_USAGE = 2;
+/** `weir migrate verify`: something differs. */
+export const EXIT_DRIFT = 3;
+/** `weir migrate verify`: a cutover now would lose capacity. */
+export const EXIT_UNSAFE = 4;
 
 /** Ends a command: the message is printed as it is, without a stack. */
 export class CommandFailure extends Error {

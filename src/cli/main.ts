@@ -19,7 +19,7 @@ function ownVersion(): string {
 /** Ctrl-C ends commands that go on until then; `run` and `demo` listen themselves. */
 function stopSignal(command: string | undefined): AbortSignal {
   const stop = new AbortController();
-  if (command === 'watch' || command === 'check') process.once('SIGINT', () => stop.abort());
+  if (command === 'watch' || command === 'check' || command === 'migrate') process.once('SIGINT', () => stop.abort());
   return stop.signal;
 }
 
@@ -31,6 +31,7 @@ function processIo(args: readonly string[]): Io {
     out: (text) => void process.stdout.write(text),
     err: (text) => void process.stderr.write(text),
     env: new Map(env),
+    terminal: process.stdout.isTTY === true,
     stop: stopSignal(args[0]),
   };
 }

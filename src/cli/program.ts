@@ -34,10 +34,14 @@ function program(io: Io, version: string, exit: { code: number }): Command {
     .exitOverride()
     .configureOutput({ writeOut: io.out, writeErr: io.err })
     .showHelpAfterError('(weir --help, or weir <command> --help)')
-    .addHelpText('after', '\nExit codes: 0 ok, 1 the request failed, 2 wrong arguments or configuration.');
+    .addHelpText(
+      'after',
+      '\nExit codes: 0 ok, 1 the request failed, 2 wrong arguments or configuration, 3 drift, 4 unsafe (migrate verify).',
+    );
   sidecarCommands(root, io, exit);
   askingCommands(root, io);
   changingCommands(root, io);
+  migrationCommands(root, io, exit);
   return root;
 }
 
@@ -53,7 +57,7 @@ function sidecarCommands(root: Command, io: Io, exit: { code: number }): void {
     });
   root
     .command('demo')
-    .description('two embedded registries, six upstreams, proxy and API in a temporary folder; prints what to try')
+    .description('three embedded registries, six upstreams, proxy and API in a temporary folder; prints what to try')
     .action(async () => {
       const { demo } = await import('./demo.ts');
       exit.code = await demo(io);
@@ -152,15 +156,54 @@ function changingCommands(root: Command, io: Io): void {
       const { release } = await import('./release.ts');
       await release(io, service, options);
     });
-  root
-    .command('migrate')
-    .description('move services between registries (not built yet)')
-    .argument('[words...]')
-    .allowUnknownOption()
-    .action(async () => {
-      const { migrate } = await import('./migrate.ts');
-      await migrate();
+}
+
+/** `weir migrate …`; every body is in one module, loaded when one of them runs. */
+function migrationCommands(root: Command, io: Io, exit: { code: number }): void {
+  const migrate = root.command('migrate').description('move services between registries: plan, mirror, shift, cut over, finish');
+  const step = (words: string, description: string) => asking(migrate, words, description);
+  step('plan <id>', 'what a start would write; with -f it is ordered first')
+    .option('-f, --file <file>', 'the order, as YAML or JSON: {id, from, to, services, …}')
+    .action(async (id, options) => (await import('./migrate.ts')).plan(io, id, options));
+  step('status [id]', 'where migrations stand').action(async (id, options) =>
+    (await import('./migrate.ts')).status(io, id, options),
+  );
+  step('start <id>', 'mirror: copies are written; shows progress until they are')
+    .option('--no-wait', 'do not wait for the first copies')
+    .action(async (id, options) => (await import('./migrate.ts')).start(io, id, options));
+  step('verify <id>', 'reads both sides afresh and compares; exit 3 for drift, 4 for unsafe')
+    .option('--last', 'show the last result instead of reading again')
+    .action(async (id, options) => {
+      exit.code = await (await import('./migrate.ts')).verify(io, id, options);
     });
+  step('shift <id>', 'draw this share of requests over the new side')
+    .requiredOption('--weight <n>', '0..100')
+    .action(async (id, options) => (await import('./migrate.ts')).shift(io, id, options));
+  step('cutover <id>', 'prefer the new side').action(async (id, options) =>
+    (await import('./migrate.ts')).step(io, id, 'cutover', {}, options),
+  );
+  step('rollback <id>', 'one step back; changes only which side is read').action(async (id, options) =>
+    (await import('./migrate.ts')).step(io, id, 'rollback', {}, options),
+  );
+  step('finish <id>', 'read the new side only')
+    .option('--keep-copies', 'copies that remain become ordinary records')
+    .action(async (id, options) =>
+      (await import('./migrate.ts')).step(io, id, 'finish', { keepCopies: options.keepCopies === true }, options),
+    );
+  step('abort <id>', 'give it up: every copy is taken away')
+    .option('--force', 'also while an instance stands on the new side alone')
+    .action(async (id, options) =>
+      (await import('./migrate.ts')).step(io, id, 'abort', { force: options.force === true }, options),
+    );
+  step('collect <id>', 'take away what an ended migration left, and forget it').action(async (id, options) =>
+    (await import('./migrate.ts')).step(io, id, 'collect', {}, options),
+  );
+  step('forget <id> <sidecar>', 'declare a sidecar of the fleet gone').action(async (id, sidecar, options) =>
+    (await import('./migrate.ts')).step(io, id, 'forget', { sidecar }, options),
+  );
+  step('freeze', 'stop switch: no writes of any migration')
+    .option('--off', 'let them write again')
+    .action(async (options) => (await import('./migrate.ts')).freeze(io, options));
 }
 
 /** Values of an option that may be repeated. (A variadic option would take the arguments after it, too.) */

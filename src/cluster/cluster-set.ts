@@ -8,6 +8,7 @@ import type { ClusterAbsent, ClusterMessage, ClusterUpdate } from './cluster-upd
 import { REMEMBER_MS } from './endpoint-table.ts';
 import { FirstUses } from './first-uses.ts';
 import type { ClusterState, Interest } from './interest.ts';
+import { addCounts, noCounts, type SideCounts } from './sides.ts';
 
 /** What a name is now: a cluster, no service, not known yet because a source has no first answer, or asked for and not answered yet. */
 export type Lookup = Cluster | ClusterAbsent['why'] | 'pending';
@@ -86,6 +87,20 @@ export class ClusterSet {
       if (cluster.activeRequests > 0 || (age !== null && age <= withinMs)) active.push(service);
     }
     return active;
+  }
+
+  /** Sums by group over the services in use that `inScope` accepts. */
+  sides(inScope: (service: ServiceId) => boolean): ReadonlyMap<string, SideCounts> {
+    const sums = new Map<string, SideCounts>();
+    for (const [service, cluster] of this.#clusters) {
+      if (cluster.sides.length === 0 || !inScope(service)) continue;
+      for (const { id, counts } of cluster.sides) {
+        const sum = sums.get(id) ?? noCounts();
+        addCounts(sum, counts);
+        sums.set(id, sum);
+      }
+    }
+    return sums;
   }
 
   /** Services known, and those of them in use. */

@@ -30,6 +30,8 @@ export interface ClusterUpdate {
   readonly policy: ClusterPolicy;
   /** For weighted merges: shares by group, any positive scale. */
   readonly groups?: readonly { readonly id: string; readonly share: number }[];
+  /** For weighted merges: lower-case header whose value decides the group, so that a caller stays on one side. */
+  readonly sticky?: string;
 }
 
 /** The service is gone, or first use found nothing: `unknown` (404) or `notReady` (503, a source has no first answer yet). */

@@ -17,6 +17,7 @@ import { Outcomes, type OutcomesDeps } from './outcomes.ts';
 import type { AttemptOutcome, NoPick, PickCluster, PickedEndpoint } from './pick-interface.ts';
 import { PickSet } from './pick-set.ts';
 import type { MakePool } from './pool-factory.ts';
+import { countSide, noCounts, type SideCounts } from './sides.ts';
 
 export interface ClusterDeps extends OutcomesDeps {
   readonly metrics: Metrics;
@@ -30,6 +31,10 @@ export class Cluster implements PickCluster {
   #policy: ClusterPolicy;
   #revision: number;
   #shares: Shares;
+  /** Groups that were ever drawn over; `drawnSide` is a place in it. */
+  readonly #sides: { readonly id: string; readonly counts: SideCounts }[] = [];
+  stickyHeader: string | null;
+  drawnSide = -1;
   /** The picker in force; null once something changed, until the next pick needs it. */
   #picks: PickSet | null = null;
   /** Monotonic ms; null before the first. */
@@ -51,6 +56,7 @@ export class Cluster implements PickCluster {
     this.#policy = update.policy;
     this.#revision = update.revision;
     this.#shares = sharesOf(update);
+    this.stickyHeader = update.sticky ?? null;
     this.#metrics = new ClusterMetrics(deps.metrics, update.service);
     const { maxRequests, maxConnections, maxPendingRequests } = update.policy.limits;
     this.#requests = new Limit(maxRequests);
@@ -89,6 +95,7 @@ export class Cluster implements PickCluster {
     const shares = sharesOf(update);
     if (diff.changed || !sameShares(shares, this.#shares)) this.#pickersChanged();
     this.#shares = shares;
+    this.stickyHeader = update.sticky ?? null;
     for (const endpoint of diff.joined) this.#outcomes.joined(endpoint);
     for (const endpoint of diff.recovered) this.#outcomes.recovered(endpoint);
     for (const endpoint of diff.left) this.#left(endpoint);
@@ -121,14 +128,28 @@ export class Cluster implements PickCluster {
     this.#budget?.endRetry();
   }
 
-  pick(tried: readonly PickedEndpoint[] | null, idempotent: boolean): PickedEndpoint | null {
+  pick(tried: readonly PickedEndpoint[] | null, idempotent: boolean, place = -1): PickedEndpoint | null {
     this.#lastPick = this.#deps.clock.now();
+    this.drawnSide = -1;
     const picks = this.#picks ?? this.#build();
     this.panic = picks.panic;
     if (tried !== null && tried.length > 0) return this.#pickAgain(picks, tried, idempotent);
     // The first idempotent request after the sleep window is the probe: recovery must not wait for the luck of a draw.
     const slot = picks.hasSlot && (idempotent || !picks.hasCandidates) ? picks.takeSlot() : null;
-    return slot === null ? this.#countIn(picks.draw(this.#deps.random), picks) : this.#countInProbe(slot);
+    if (slot !== null) return this.#countInProbe(slot);
+    const endpoint = picks.draw(this.#deps.random, place);
+    if (picks.drawn !== null) this.drawnSide = this.#sideOf(picks.drawn);
+    return this.#countIn(endpoint, picks);
+  }
+
+  countSide(side: number, outcome: AttemptOutcome, ms: number): void {
+    const counts = this.#sides[side]?.counts;
+    if (counts !== undefined) countSide(counts, outcome, ms);
+  }
+
+  /** What was counted by group since the cluster was made. */
+  get sides(): readonly { readonly id: string; readonly counts: SideCounts }[] {
+    return this.#sides;
   }
 
   end(picked: PickedEndpoint, outcome: AttemptOutcome): void {
@@ -180,6 +201,12 @@ export class Cluster implements PickCluster {
     const wantsSlot = endpoint === null || (idempotent && isTried(tried, endpoint));
     const slot = wantsSlot && picks.hasSlot ? picks.takeSlot() : null;
     return slot === null ? this.#countIn(endpoint, picks) : this.#countInProbe(slot);
+  }
+
+  /** Two groups as a rule: a walk is cheaper than a map. */
+  #sideOf(id: string): number {
+    for (let n = 0; n < this.#sides.length; n++) if (this.#sides[n]?.id === id) return n;
+    return this.#sides.push({ id, counts: noCounts() }) - 1;
   }
 
   #countIn(endpoint: Endpoint | null, picks: PickSet): Endpoint | null {

@@ -38,6 +38,10 @@ export interface PickCluster {
   readonly panic: boolean;
   /** Why the last pick that returned null did. */
   readonly noPick: NoPick;
+  /** Lower-case header whose place (sides.ts) goes into `pick`; null: none. */
+  readonly stickyHeader: string | null;
+  /** The group that the last pick was drawn over, for `countSide`; -1: none, as after a retry or without shares. */
+  readonly drawnSide: number;
   /** Counts a request in against limits.maxRequests; false: overflow (503, invisible to outlier and breaker). */
   startRequest(): boolean;
   endRequest(): void;
@@ -50,8 +54,11 @@ export interface PickCluster {
   /**
    * Chooses an endpoint and counts the attempt in (in flight, half-open slot). `tried`: endpoints of earlier attempts, avoided by
    * up to 5 re-picks and then by looking at neighbours; used again only when all candidates were tried. `idempotent` false: takes a half-open probe's slot only without another candidate.
+   * `place` in [0, 1): decides the group instead of chance, see `stickyHeader`.
    */
-  pick(tried: readonly PickedEndpoint[] | null, idempotent: boolean): PickedEndpoint | null;
+  pick(tried: readonly PickedEndpoint[] | null, idempotent: boolean, place?: number): PickedEndpoint | null;
+  /** Counts the outcome of an attempt for the group that it was drawn over (`drawnSide`); `ms`: how long it took. */
+  countSide(side: number, outcome: AttemptOutcome, ms: number): void;
   /** Ends the attempt that `pick` counted in; exactly once per pick. */
   end(endpoint: PickedEndpoint, outcome: AttemptOutcome): void;
 }

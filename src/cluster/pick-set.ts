@@ -19,6 +19,7 @@ interface Draw {
 }
 
 interface Groups {
+  readonly ids: readonly string[];
   readonly table: AliasTable;
   readonly draws: readonly Draw[];
   readonly shares: readonly number[];
@@ -57,10 +58,16 @@ export class PickSet {
     return endpoint?.breaker?.takeSlot() === true ? endpoint : null;
   }
 
-  /** First attempt: the group by its share, then the policy inside. */
-  draw(random: Random): Endpoint | null {
-    if (this.#groups === null) return drawFrom(this.#all, random);
-    const group = this.#groups.draws[this.#groups.table.pick(random)];
+  /** The group of the last `draw`; null: it was none. */
+  drawn: string | null = null;
+
+  /** First attempt: the group by its share (or by `place` in [0, 1), -1 for chance), then the policy inside. */
+  draw(random: Random, place = -1): Endpoint | null {
+    const groups = this.#groups;
+    if (groups === null) return drawFrom(this.#all, random);
+    const at = place < 0 ? groups.table.pick(random) : groupAt(groups.shares, place);
+    const group = groups.draws[at];
+    this.drawn = groups.ids[at] ?? null;
     return group === undefined ? drawFrom(this.#all, random) : drawFrom(group, random);
   }
 
@@ -70,6 +77,7 @@ export class PickSet {
    * The last pick, tried or not, when all were.
    */
   drawAgain(random: Random, tried: readonly PickedEndpoint[]): Endpoint | null {
+    this.drawn = null;
     let endpoint = drawFrom(this.#all, random);
     for (let i = 0; i < MAX_RE_PICKS && endpoint !== null && isTried(tried, endpoint); i++)
       endpoint = drawFrom(this.#all, random);
@@ -120,15 +128,30 @@ function groupsOf(candidates: readonly Endpoint[], shares: ReadonlyMap<string, n
     }
   }
   const isLive = (members: readonly Endpoint[]): boolean => members.some((endpoint) => isWell(endpoint, shares));
-  const all = [...byGroup];
+  // In the order of the shares: a place stays with its group while the border between them moves.
+  const all = [...shares.keys()].flatMap((id): [string, Endpoint[]][] => {
+    const members = byGroup.get(id);
+    return members === undefined ? [] : [[id, members]];
+  });
   const live = all.filter(([, members]) => isLive(members));
   const used = live.length > 0 ? live : all;
   const usedShares = used.map(([group]) => shares.get(group) ?? 0);
   return {
+    ids: used.map(([group]) => group),
     table: new AliasTable(usedShares),
     draws: used.map(([, members]) => ({ members, picker: buildPicker(policy, members) })),
     shares: usedShares,
   };
+}
+
+/** The group whose stretch of [0, 1) holds the place; stretches stand in order and are as long as the shares. */
+function groupAt(shares: readonly number[], place: number): number {
+  let left = place * shares.reduce((sum, share) => sum + share, 0);
+  for (const [n, share] of shares.entries()) {
+    if (left < share) return n;
+    left -= share;
+  }
+  return shares.length - 1;
 }
 
 function weightShare(members: readonly Endpoint[], endpoint: Endpoint): number {

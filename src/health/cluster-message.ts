@@ -33,7 +33,16 @@ export function clusterUpdate(
     endpoints.push(endpointOf(view, instance, word));
   }
   const groups = view.shares?.map(({ source, share }) => ({ id: source, share }));
-  return { kind: 'cluster', service: view.service, revision, endpoints, policy, ...(groups === undefined ? {} : { groups }) };
+  const sticky = groups === undefined || view.sticky === undefined ? {} : { sticky: view.sticky };
+  return {
+    kind: 'cluster',
+    service: view.service,
+    revision,
+    endpoints,
+    policy,
+    ...(groups === undefined ? {} : { groups }),
+    ...sticky,
+  };
 }
 
 function endpointOf(view: View, instance: ViewInstance, { verdict, recoveredAt }: InstanceWord): EndpointUpdate {

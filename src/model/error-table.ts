@@ -40,6 +40,27 @@ export const ERRORS = {
     summary: 'This sidecar keeps no registration of this service and id.',
   },
   OVERRIDE_NOT_FOUND: { family: 'client', status: 404, summary: 'There is no override for this service and address.' },
+  MIGRATION_NOT_FOUND: { family: 'client', status: 404, summary: 'There is no migration of this id.' },
+  MIGRATION_INVALID: {
+    family: 'client',
+    status: 400,
+    summary: 'The migration cannot be made as ordered; `details` says which part of it.',
+  },
+  MIGRATION_CONFLICT: {
+    family: 'client',
+    status: 409,
+    summary: 'A migration of this id exists, or another one has some of these services; `details` names it.',
+  },
+  MIGRATION_PHASE: {
+    family: 'client',
+    status: 409,
+    summary: 'The migration does not allow this step now; `details` says what is missing.',
+  },
+  MIGRATION_UNSAFE: {
+    family: 'client',
+    status: 409,
+    summary: 'The step would lose instances or leave copies behind; `details` lists them.',
+  },
   METHOD_NOT_ALLOWED: {
     family: 'client',
     status: 405,
@@ -118,6 +139,11 @@ export const ERRORS = {
   API_INSECURE: { family: 'config', status: 400, summary: 'The API would listen beyond this host without `api.tokens`.' },
   LISTEN_FAILED: { family: 'config', status: 500, summary: 'A listen address cannot be opened (in use, not ours, not allowed).' },
   STATE_LOCKED: { family: 'config', status: 409, summary: 'Another living process uses the state directory.' },
+  MIGRATION_JOURNAL: {
+    family: 'config',
+    status: 409,
+    summary: 'The journal of the migration is damaged or of another version: it is left as it is and nothing is written for it.',
+  },
   // Registries, as seen by calls that wait for them.
   SOURCE_LOST: { family: 'registry', status: 502, summary: 'The registry is unreachable, cut the answer or timed out.' },
   SOURCE_DENIED: { family: 'registry', status: 502, summary: 'The registry refused our credentials.' },

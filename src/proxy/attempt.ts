@@ -70,6 +70,11 @@ export class Attempt implements UpstreamUser {
   #queuedAt = Number.POSITIVE_INFINITY;
   /** A retry was granted and has not ended. */
   #retrying = false;
+  /** Place of the caller by the sticky header, -1: none. */
+  #place = -1;
+  /** The group of a weighted merge that the attempt was drawn over, and since when it runs. */
+  #side = -1;
+  #startedAt = 0;
 
   constructor(owner: AttemptOwner, clock: Clock, wheel: TimerWheel, body: RequestBody) {
     this.#owner = owner;
@@ -80,8 +85,16 @@ export class Attempt implements UpstreamUser {
   }
 
   /** A new request; nothing is picked yet. */
-  prepare(cluster: PickCluster | null, method: string, upgrade: boolean, idempotent: boolean, perTryMs: number): void {
+  prepare(
+    cluster: PickCluster | null,
+    method: string,
+    upgrade: boolean,
+    idempotent: boolean,
+    perTryMs: number,
+    place = -1,
+  ): void {
     this.#cluster = cluster;
+    this.#place = place;
     this.#method = method;
     this.#upgrade = upgrade;
     this.#idempotent = idempotent;
@@ -107,7 +120,9 @@ export class Attempt implements UpstreamUser {
       else this.#tried.push(previous);
     }
     this.#state = 'none';
-    const endpoint = cluster.pick(this.#tried, this.#idempotent);
+    const endpoint = cluster.pick(this.#tried, this.#idempotent, this.#place);
+    this.#side = cluster.drawnSide;
+    if (this.#side >= 0) this.#startedAt = this.#clock.now();
     if (endpoint === null) {
       this.finish(OUTCOME_IGNORED);
       this.#owner.noEndpoint();
@@ -286,6 +301,7 @@ export class Attempt implements UpstreamUser {
     if (!this.#counted) return;
     this.#counted = false;
     if (this.endpoint !== null) this.#cluster?.end(this.endpoint, outcome);
+    if (this.#side >= 0) this.#cluster?.countSide(this.#side, outcome, this.#clock.now() - this.#startedAt);
   }
 }
 

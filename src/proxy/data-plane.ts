@@ -4,6 +4,7 @@
 import { ClusterSet } from '../cluster/cluster-set.ts';
 import type { ClusterMessage } from '../cluster/cluster-update.ts';
 import type { ClusterState, Interest } from '../cluster/interest.ts';
+import type { SideCounts } from '../cluster/sides.ts';
 import type { DownstreamLimits } from '../http1/downstream.ts';
 import type { Clock, Timer } from '../kernel/clock.ts';
 import type { OwnListener } from '../kernel/dial.ts';
@@ -119,6 +120,11 @@ export class DataPlane {
   /** Services that were picked from within the last `withinMs`. */
   activeServices(withinMs: number): ServiceId[] {
     return this.#clusters.activeServices(withinMs);
+  }
+
+  /** What weighted merges counted by group, over the services that `inScope` accepts; sums that only grow. */
+  sides(inScope: (service: ServiceId) => boolean): ReadonlyMap<string, SideCounts> {
+    return this.#clusters.sides(inScope);
   }
 
   counts(): DataPlaneCounts {

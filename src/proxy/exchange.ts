@@ -25,6 +25,7 @@ import {
 } from './response-filter.ts';
 import type { Route } from './route.ts';
 import type { ServiceSlot } from './service-slot.ts';
+import { stickyPlace } from './sticky.ts';
 import { isWebSocketSwitch, Tunnel } from './tunnel.ts';
 
 /** `stream_idle_timeout`, for responses that no route timeout bounds. */
@@ -232,7 +233,10 @@ export class Exchange implements DownstreamUser, AttemptOwner {
     facts.responseStarted = false;
     const { perTryTimeout } = policy.retry;
     const perTry = perTryTimeout > 0 && (policy.timeout === 0 || perTryTimeout < policy.timeout) ? perTryTimeout : 0;
-    this.#attempt.prepare(cluster, plan.method, plan.upgrade, mayRepeat(policy.retry, facts), perTry * this.#context.gate.scale);
+    const { stickyHeader } = cluster;
+    const place = stickyHeader === null ? -1 : stickyPlace(plan.fields, stickyHeader);
+    const repeatable = mayRepeat(policy.retry, facts);
+    this.#attempt.prepare(cluster, plan.method, plan.upgrade, repeatable, perTry * this.#context.gate.scale, place);
     this.#phase = 'open';
     if (policy.streaming) this.#down.liftRequestTimeout();
     if (body.whole) {

@@ -1,7 +1,7 @@
 // Owns which sources a registration goes to. Pure; called by registrations.ts.
 import type { Adapter } from '../adapter/contract.ts';
 import { WeirError } from '../kernel/errors.ts';
-import type { ServiceKey } from '../model/service.ts';
+import { type ServiceKey, serviceId } from '../model/service.ts';
 import type { Registration } from './registration.ts';
 
 /** One source as it stands now. */
@@ -23,50 +23,62 @@ export interface Destination {
 /** Our name in a source's own words; null: unmapped (for writes there is no default, M2). */
 export type NativeKey = (sourceId: string, service: ServiceKey) => ServiceKey | null;
 
+interface Fault {
+  readonly code: 'SOURCE_NOT_FOUND' | 'REGISTRATION_TARGET';
+  readonly reason: string;
+}
+
 /**
- * The sources that are named; else those marked `register: true`; else the only one that can register. Throws WeirError
- * SOURCE_NOT_FOUND or REGISTRATION_TARGET (with the candidates, or what has no name there).
+ * The sources that are named; else those marked `register: true`; else the only one that can register. One that cannot take it
+ * refuses the whole: throws WeirError SOURCE_NOT_FOUND or REGISTRATION_TARGET, whose details give the reason of each such source
+ * (`targets`) and the candidates.
  */
 export function chooseTargets(
   registration: Registration,
   sources: readonly RegistrationSource[],
   nativeKey: NativeKey,
 ): readonly Destination[] {
-  const able = sources.filter(({ canRegister }) => canRegister);
-  const candidates = able.map(({ sourceId }) => sourceId);
-  return chosenIds(registration, sources, able, candidates).map((sourceId) => {
-    const key = nativeKey(sourceId, registration.service);
-    if (key !== null) return { sourceId, key };
-    const message = `${registration.service.namespace}/${registration.service.name} has no name in source ${sourceId}; give it one under services[].names`;
-    throw new WeirError('REGISTRATION_TARGET', message, { details: { source: sourceId } });
-  });
+  const known = new Map(sources.map((source) => [source.sourceId, source]));
+  const candidates = sources.filter(({ canRegister }) => canRegister).map(({ sourceId }) => sourceId);
+  const destinations: Destination[] = [];
+  const faults = new Map<string, Fault>();
+  for (const sourceId of new Set(chosenIds(registration, sources, candidates))) {
+    const source = known.get(sourceId);
+    const key = source?.canRegister === true ? nativeKey(sourceId, registration.service) : null;
+    if (key === null) faults.set(sourceId, faultOf(sourceId, source, registration.service));
+    else destinations.push({ sourceId, key });
+  }
+  if (faults.size > 0) throw refusal(faults, candidates);
+  return destinations;
 }
 
 function chosenIds(
   { sources: named }: Registration,
   sources: readonly RegistrationSource[],
-  able: readonly RegistrationSource[],
   candidates: readonly string[],
 ): readonly string[] {
-  if (named !== null && named.length > 0) {
-    for (const id of named) {
-      if (!sources.some(({ sourceId }) => sourceId === id)) {
-        throw new WeirError('SOURCE_NOT_FOUND', `there is no source ${id}`, { details: { source: id, candidates } });
-      }
-      if (!candidates.includes(id)) {
-        throw new WeirError('REGISTRATION_TARGET', `source ${id} takes no registrations`, {
-          details: { source: id, candidates },
-        });
-      }
-    }
-    return [...new Set(named)];
-  }
-  const marked = able.filter(({ registerByDefault }) => registerByDefault).map(({ sourceId }) => sourceId);
-  if (marked.length > 0) return marked;
+  if (named !== null && named.length > 0) return named;
+  const marked = sources.filter(({ registerByDefault, canRegister }) => registerByDefault && canRegister);
+  if (marked.length > 0) return marked.map(({ sourceId }) => sourceId);
   if (candidates.length === 1) return candidates;
   const message =
     candidates.length === 0
       ? 'no configured source takes registrations'
       : `several sources take registrations (${candidates.join(', ')}): name them in sources, or mark some register: true`;
   throw new WeirError('REGISTRATION_TARGET', message, { details: { candidates } });
+}
+
+function faultOf(sourceId: string, source: RegistrationSource | undefined, service: ServiceKey): Fault {
+  if (source === undefined) return { code: 'SOURCE_NOT_FOUND', reason: `there is no source ${sourceId}` };
+  if (!source.canRegister) return { code: 'REGISTRATION_TARGET', reason: `source ${sourceId} takes no registrations` };
+  const name = serviceId(service);
+  const reason = `${name} has no name in source ${sourceId}; give it one under services[].names`;
+  return { code: 'REGISTRATION_TARGET', reason };
+}
+
+function refusal(faults: ReadonlyMap<string, Fault>, candidates: readonly string[]): WeirError {
+  const all = [...faults.values()];
+  const code = all.every((fault) => fault.code === 'SOURCE_NOT_FOUND') ? 'SOURCE_NOT_FOUND' : 'REGISTRATION_TARGET';
+  const targets = Object.fromEntries([...faults].map(([sourceId, { reason }]) => [sourceId, reason]));
+  return new WeirError(code, all.map(({ reason }) => reason).join('; '), { details: { targets, candidates } });
 }

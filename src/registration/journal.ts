@@ -95,6 +95,7 @@ export class Journal {
   #waiting: string[] = [];
   #writing: Promise<void> | null = null;
   #fault: string | null = null;
+  #closed = false;
 
   private constructor(deps: JournalDeps) {
     this.#deps = deps;
@@ -113,8 +114,9 @@ export class Journal {
     return this.#fault;
   }
 
-  /** Appends the newest state of one registration (null: it is gone); resolves once it is on the disk. */
+  /** Appends the newest state of one registration (null: it is gone); resolves once it is on the disk. After `close` it does nothing. */
   write(key: string, entry: JournalEntry | null): Promise<void> {
+    if (this.#closed) return Promise.resolve();
     const line = entry === null ? null : JSON.stringify(entry);
     const gone = this.#live.get(key);
     if (line === gone) return this.#writing ?? Promise.resolve();
@@ -132,6 +134,7 @@ export class Journal {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     await this.#writing;
     await this.#file?.close();
     this.#file = null;

@@ -27,6 +27,8 @@ export interface KeeperDeps {
   readonly log: Log;
   readonly sources: () => readonly RegistrationSource[];
   readonly audit: (line: AuditLine) => void;
+  /** Every write, for the metric: `result` is ok, or the cause of the failure. */
+  readonly count: (sourceId: string, what: string, result: string) => void;
   /** A receipt is new, or the record is gone: to the journal. Not waited for: a disk that stalls must not cost a lease. */
   readonly onReceipt: (target: Target) => void;
   /** After every outcome. */
@@ -129,16 +131,20 @@ export class Keeper {
 
   /** Everything that is due at one registry, removals first. Never rejects. */
   async #serve(adapter: Adapter, targets: readonly Target[]): Promise<void> {
-    const abilities: TargetAbilities = { capabilities: adapter.capabilities, setsHealth: adapter.setHealth !== undefined };
-    const work = targets.map((target) => ({ target, action: target.next(abilities) }));
+    const abilities: TargetAbilities = {
+      capabilities: adapter.capabilities,
+      setsHealth: adapter.setHealth !== undefined,
+      renews: adapter.renew !== undefined,
+    };
+    const work = targets.map((target) => ({ target, action: target.next(abilities, this.#deps.clock.now()) }));
     const of = <K extends Action['kind']>(kind: K): Due<K>[] =>
       work.flatMap(({ target, action }) => (isKind(action, kind) ? [{ target, action }] : []));
     try {
       for (const { target } of of('none')) target.rest();
-      for (const batch of batches(of('remove'))) await this.#remove(adapter, batch);
+      for (const batch of batches(this.#removable(of('remove')))) await this.#remove(adapter, batch);
       for (const group of byTtl(of('put'))) for (const batch of batches(group)) await this.#put(adapter, abilities, batch);
       for (const due of of('health')) await this.#setHealth(adapter, due);
-      for (const batch of batches(of('renew'))) await this.#renew(adapter, batch);
+      for (const batch of batches(of('renew'))) await this.#renew(adapter, abilities, batch);
     } catch (thrown) {
       // A bug of ours, or of the adapter's answers: the targets are tried again.
       this.#deps.log.error({ error: asSourceError(thrown).message }, 'keeping registrations failed');
@@ -168,7 +174,7 @@ export class Keeper {
     for (const { target } of batch) this.#deps.onReceipt(target);
   }
 
-  async #renew(adapter: Adapter, batch: readonly Due<'renew'>[]): Promise<void> {
+  async #renew(adapter: Adapter, abilities: TargetAbilities, batch: readonly Due<'renew'>[]): Promise<void> {
     const receipts = batch.map(({ action }) => action.receipt);
     const sentAt = this.#deps.clock.now();
     const results = await this.#call<RenewResult>(batch, (signal) => adapter.renew?.(receipts, signal) ?? cannot('renew'));
@@ -180,7 +186,7 @@ export class Keeper {
       } else if (result.kind === 'forgotten') {
         this.#audit('renew-failed', target, new SourceError('lost', 'forgotten'));
         target.forgotten(this.#deps.clock.now());
-      } else target.renewed(result.leaseMs, sentAt);
+      } else target.renewed(result.leaseMs, abilities, sentAt);
     }
   }
 
@@ -201,6 +207,24 @@ export class Keeper {
     else target.failed(result, this.#deps.clock.now());
   }
 
+  /** Without those whose record another wish of ours has taken over: where the address is the identity, it would go with the old one. */
+  #removable(due: readonly Due<'remove'>[]): readonly Due<'remove'>[] {
+    return due.filter(({ target, action }) => {
+      if (!this.#stands(target.sourceId, action.receipt)) return true;
+      target.removed(action.receipt, this.#deps.clock.now());
+      this.#deps.onReceipt(target);
+      return false;
+    });
+  }
+
+  #stands(sourceId: string, receipt: WriteReceipt): boolean {
+    for (const { sourceId: source, leaving, receipt: other } of this.#targets) {
+      if (leaving || source !== sourceId || other === null || other === receipt) continue;
+      if (other.nativeId === receipt.nativeId && serviceId(other.service) === serviceId(receipt.service)) return true;
+    }
+    return false;
+  }
+
   async #remove(adapter: Adapter, batch: readonly Due<'remove'>[]): Promise<void> {
     const receipts = batch.map(({ action }) => action.receipt);
     const results = await this.#call<true>(batch, (signal) => adapter.remove?.(receipts, {}, signal) ?? cannot('remove'));
@@ -209,7 +233,7 @@ export class Keeper {
       this.#audit('remove', target, result);
       if (result === true) {
         target.removed(action.receipt, this.#deps.clock.now());
-      } else target.failed(result, this.#deps.clock.now());
+      } else target.notRemoved(action.receipt, result, this.#deps.clock.now());
     }
     for (const { target } of batch) this.#deps.onReceipt(target);
   }
@@ -229,6 +253,7 @@ export class Keeper {
   }
 
   #audit(what: string, { sourceId, key, registration }: Target, result: WriteReceipt | true | SourceError): void {
+    this.#deps.count(sourceId, what, result instanceof SourceError ? result.causeKind : 'ok');
     this.#deps.audit({
       what,
       registry: sourceId,

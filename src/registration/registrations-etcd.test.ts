@@ -12,6 +12,7 @@ import { dialPolicy } from '../kernel/dial.ts';
 import { WeirError } from '../kernel/errors.ts';
 import { silentLog } from '../kernel/log.ts';
 import { seededRandom } from '../kernel/random.ts';
+import { Metrics } from '../telemetry/metrics.ts';
 import { Registrations } from './registrations.ts';
 
 const service = { namespace: 'game', name: 'lobby' };
@@ -38,6 +39,7 @@ async function world() {
       sources: () => [{ sourceId: 'etcd', adapter, registerByDefault: true, canRegister: true }],
       nativeKey: () => native,
       audit: () => {},
+      metrics: new Metrics(),
       onLost: () => {},
       journalPath: join(directory, name),
       uid: null,

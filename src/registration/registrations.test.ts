@@ -16,6 +16,7 @@ import { type Instance, NO_METADATA } from '../model/instance.ts';
 import { type ServiceKey, serviceId } from '../model/service.ts';
 import { SourceError } from '../model/snapshot.ts';
 import type { AuditLine } from '../telemetry/audit.ts';
+import { Metrics } from '../telemetry/metrics.ts';
 import type { RegistrationSource } from './choose-targets.ts';
 import { type RegistrationRequest, registrationOf } from './registration.ts';
 import { Registrations } from './registrations.ts';
@@ -84,11 +85,62 @@ class Site {
   }
 }
 
+/** A registry that knows a record by its address alone, as Polaris and Nacos do; `life`: who keeps its records alive. */
+class AddressRegistry {
+  readonly records = new Map<string, Instance>();
+  readonly calls: string[] = [];
+  fail: SourceError | null = null;
+  life: 'core' | 'server' = 'core';
+
+  adapter(base: Adapter): Adapter {
+    const { setHealth: _, ...rest } = base;
+    const call = <T>(what: string, ids: readonly string[], run: () => T): Promise<T> => {
+      this.calls.push(`${what} ${ids.join()}`);
+      return this.fail === null ? Promise.resolve(run()) : Promise.reject(this.fail);
+    };
+    return {
+      ...rest,
+      capabilities: { ...base.capabilities, heartbeat: this.life },
+      put: (writes) =>
+        call(
+          'put',
+          writes.map(({ instance }) => `${instance.host}:${instance.port}`),
+          () =>
+            writes.map(({ key, instance }) => {
+              const nativeId = `${instance.host}:${instance.port}`;
+              this.records.set(nativeId, instance);
+              return { service: key, nativeId };
+            }),
+        ),
+      renew: (receipts) =>
+        call(
+          'renew',
+          receipts.map(({ nativeId }) => nativeId),
+          () =>
+            receipts.map(({ nativeId }) =>
+              this.records.has(nativeId) ? { kind: 'renewed' as const, leaseMs: 15_000 } : { kind: 'forgotten' as const },
+            ),
+        ),
+      remove: (receipts) =>
+        call(
+          'remove',
+          receipts.map(({ nativeId }) => nativeId),
+          () =>
+            receipts.map(({ nativeId }) => {
+              this.records.delete(nativeId);
+              return true as const;
+            }),
+        ),
+    };
+  }
+}
+
 interface World {
   readonly clock: FakeClock;
   readonly sites: Site[];
   readonly audit: AuditLine[];
   readonly lost: object[];
+  readonly metrics: Metrics;
   readonly path: string;
   registrations: Registrations;
   open(): Promise<Registrations>;
@@ -100,6 +152,7 @@ async function world(ids: string[] = ['a']): Promise<World> {
   const path = join(directory, `journal-${++count}`);
   const audit: AuditLine[] = [];
   const lost: object[] = [];
+  const metrics = new Metrics();
   const open = (): Promise<Registrations> =>
     Registrations.open({
       clock,
@@ -109,11 +162,12 @@ async function world(ids: string[] = ['a']): Promise<World> {
       nativeKey: (sourceId, key) =>
         key.namespace === 'unmapped' ? null : { ...key, name: sourceId === 'b' ? `b-${key.name}` : key.name },
       audit: (line) => audit.push(line),
+      metrics,
       onLost: (details) => lost.push(details),
       journalPath: path,
       uid: null,
     });
-  return { clock, sites, audit, lost, path, registrations: await open(), open };
+  return { clock, sites, audit, lost, metrics, path, registrations: await open(), open };
 }
 
 /** Lets time pass until the promise settles. */
@@ -235,6 +289,57 @@ describe('registrations: refusals', () => {
     );
     assert.deepEqual(w.registrations.list(), []);
     await w.registrations.shutdown('keep');
+  });
+
+  it('writes nothing anywhere when one of several targets cannot take it', async () => {
+    const w = await world(['a', 'b']);
+    await assert.rejects(w.registrations.upsert({ ...request, sources: ['a', 'nowhere', 'b'] }), code('SOURCE_NOT_FOUND'));
+    await pass(w.clock, 5_000);
+    assert.deepEqual(
+      w.sites.flatMap(({ calls }) => calls),
+      [],
+    );
+    assert.deepEqual(w.audit, []);
+    await w.registrations.shutdown('keep');
+  });
+
+  it('two services that have one name in a registry cannot have one address there', async () => {
+    const w = await world();
+    const spare = w.sites[0]?.source ?? assert.fail();
+    const registrations = await Registrations.open({
+      clock: w.clock,
+      random: seededRandom(5),
+      log: silentLog,
+      sources: () => [spare],
+      nativeKey: () => ({ namespace: 'default', name: 'same' }),
+      audit: () => {},
+      metrics: new Metrics(),
+      onLost: () => {},
+      journalPath: `${w.path}-same`,
+      uid: null,
+    });
+    await during(w.clock, registrations.upsert(request));
+    const other = { ...request, service: { namespace: 'game', name: 'other' } };
+    await assert.rejects(registrations.upsert(other), code('REGISTRATION_CONFLICT'));
+    await during(w.clock, registrations.upsert({ ...other, port: 8001 }));
+    await registrations.shutdown('keep');
+    await w.registrations.shutdown('keep');
+  });
+
+  it('takes no more once weir is stopping, and the journal stays as it was', async () => {
+    const w = await world();
+    await during(w.clock, w.registrations.upsert(request));
+    await during(w.clock, w.registrations.shutdown('keep'));
+    const before = await readFile(w.path);
+    await assert.rejects(w.registrations.upsert({ ...request, id: 'late', port: 9000 }), code('DRAINING'));
+    await assert.rejects(w.registrations.remove(service, 'lobby-1'), code('DRAINING'));
+    await w.registrations.replaceDeclared([registrationOf({ ...request, id: 'late', port: 9000 })]);
+    await w.registrations.retarget();
+    w.registrations.setHealth(service, 'lobby-1', false);
+    await pass(w.clock, 1_000);
+    assert.deepEqual(await readFile(w.path), before);
+    assert.equal((await only(w).instances()).length, 1);
+    assert.equal(w.clock.pending, 0);
   });
 
   it('says what is wrong with a body', async () => {
@@ -373,6 +478,21 @@ describe('registrations: loss and recovery', () => {
     await w.registrations.shutdown('keep');
   });
 
+  it('every write is counted by source, kind and result; the series go with their source', async () => {
+    const w = await world();
+    const count = (what: string, result: string) => w.metrics.counter('weir_registry_writes_total', 'a', what, result).value;
+    await during(w.clock, w.registrations.upsert(request));
+    only(w).fail = new SourceError('denied', 'token abc is wrong');
+    await during(w.clock, w.registrations.upsert({ ...request, weight: 7 }));
+    assert.deepEqual([count('put', 'ok'), count('put', 'denied')], [1, 1]);
+    assert.equal(w.audit.length, 2);
+    const before = w.metrics.size;
+    w.sites.splice(0);
+    await w.registrations.retarget();
+    assert.equal(w.metrics.size, before - 2);
+    await w.registrations.shutdown('keep');
+  });
+
   it('is registered again when the registry has forgotten it (wiped, or the lease ran out)', async () => {
     const w = await world();
     await during(w.clock, w.registrations.upsert(request));
@@ -475,6 +595,157 @@ describe('registrations: loss and recovery', () => {
   });
 });
 
+describe('registrations: records that live by the connection of their adapter', () => {
+  it('are looked at three times in a ttl, put again when they are gone, and never called live without', async () => {
+    const w = await world();
+    const registry = new AddressRegistry();
+    registry.life = 'server';
+    only(w).adapter = registry.adapter(only(w).adapter);
+    const view = await during(w.clock, w.registrations.upsert(request));
+    assert.deepEqual(view.targets.get('a'), { state: 'live', nativeId: '10.0.0.5:8000' });
+    await pass(w.clock, 15_000);
+    assert.equal(registry.calls.filter((call) => call.startsWith('put')).length, 1);
+    const looks = registry.calls.filter((call) => call.startsWith('renew')).length;
+    assert.ok(looks >= 2 && looks <= 4, `${looks} looks in a ttl`);
+    const state = () => w.registrations.list()[0]?.targets.get('a')?.state;
+    // The connection broke.
+    registry.records.clear();
+    await until(w.clock, () => assert.equal(registry.records.size, 1));
+    await until(w.clock, () => assert.equal(state(), 'live'));
+    // And now the server stays away.
+    registry.records.clear();
+    const { renew } = only(w).adapter;
+    only(w).adapter = {
+      ...only(w).adapter,
+      renew: async (...given) => {
+        const answer = (await renew?.(...given)) ?? [];
+        registry.fail = new SourceError('lost', 'no connection');
+        return answer;
+      },
+    };
+    await until(w.clock, () => assert.equal(state(), 'lost'));
+    registry.fail = null;
+    await until(w.clock, () => assert.equal(state(), 'live'));
+    assert.equal(registry.records.size, 1);
+    await w.registrations.shutdown('keep');
+  });
+
+  it('are put again every minute all the same: another client may have taken them away on the server', async () => {
+    const w = await world();
+    const registry = new AddressRegistry();
+    registry.life = 'server';
+    only(w).adapter = registry.adapter(only(w).adapter);
+    await during(w.clock, w.registrations.upsert(request));
+    await pass(w.clock, 190_000);
+    const puts = registry.calls.filter((call) => call.startsWith('put')).length;
+    assert.ok(puts >= 3 && puts <= 4, `${puts} puts in 190 s`);
+    await w.registrations.shutdown('keep');
+  });
+
+  it('are put at once when their source is configured anew', async () => {
+    const w = await world();
+    const registry = new AddressRegistry();
+    registry.life = 'server';
+    only(w).adapter = registry.adapter(only(w).adapter);
+    await w.registrations.retarget();
+    await during(w.clock, w.registrations.upsert(request));
+    registry.records.clear();
+    await w.registrations.retarget();
+    await pass(w.clock, 500);
+    assert.equal(registry.records.size, 0, 'the same connection is not asked out of turn');
+    only(w).adapter = registry.adapter(only(w).client());
+    await w.registrations.retarget();
+    await pass(w.clock, 500);
+    assert.equal(registry.records.size, 1);
+    await w.registrations.shutdown('keep');
+  });
+});
+
+describe('registrations: registries that know a record by its address', () => {
+  const declared = registrationOf(request);
+
+  it('a change of id takes the record over: it is put in place and never removed', async () => {
+    const w = await world();
+    const registry = new AddressRegistry();
+    only(w).adapter = registry.adapter(only(w).adapter);
+    await w.registrations.replaceDeclared([declared]);
+    await until(w.clock, () => assert.equal(registry.records.get('10.0.0.5:8000')?.id, 'lobby-1'));
+    await w.registrations.replaceDeclared([registrationOf({ ...request, id: 'lobby-2' })]);
+    await until(w.clock, () => assert.equal(registry.records.get('10.0.0.5:8000')?.id, 'lobby-2'));
+    await pass(w.clock, 10_000);
+    assert.ok(!registry.calls.some((call) => call.startsWith('remove')), registry.calls.join());
+    assert.deepEqual(
+      w.registrations.list().map(({ id }) => id),
+      ['lobby-2'],
+    );
+    await w.registrations.shutdown('keep');
+    const again = await w.open();
+    assert.deepEqual(
+      again.list().map(({ id, targets }) => [id, targets.get('a')?.nativeId]),
+      [['lobby-2', '10.0.0.5:8000']],
+      'the journal knows the new one alone',
+    );
+    await again.shutdown('keep');
+  });
+
+  it('a removal that comes late does not take away what was put at its address since', async () => {
+    const w = await world();
+    const registry = new AddressRegistry();
+    const inner = registry.adapter(only(w).adapter);
+    const answers: ((thrown: SourceError) => void)[] = [];
+    only(w).adapter = {
+      ...inner,
+      remove: (receipts, how, signal) =>
+        answers.length < 2
+          ? new Promise((_, reject) => answers.push(reject))
+          : (inner.remove?.(receipts, how, signal) ?? assert.fail()),
+    };
+    await during(w.clock, w.registrations.upsert(request));
+    const removing = w.registrations.remove(service, 'lobby-1');
+    await until(w.clock, () => assert.equal(answers.length, 1));
+    // It is under way, so its record cannot be taken over, and then its answer is lost, twice (a call is tried again).
+    const other = w.registrations.upsert({ ...request, id: 'lobby-2' });
+    await until(w.clock, () => assert.equal(w.registrations.list().length, 1));
+    answers[0]?.(new SourceError('lost', 'timeout'));
+    await until(w.clock, () => assert.equal(answers.length, 2));
+    answers[1]?.(new SourceError('lost', 'timeout'));
+    await during(w.clock, Promise.all([removing, other]));
+    await until(w.clock, () => assert.equal(registry.records.get('10.0.0.5:8000')?.id, 'lobby-2'));
+    // Long enough for every try of the removal that the back-off would make.
+    for (let round = 0; round < 100; round++) {
+      await until(w.clock, () => {});
+      assert.equal(registry.records.get('10.0.0.5:8000')?.id, 'lobby-2');
+    }
+    await w.registrations.shutdown('keep');
+  });
+
+  it('a port that changes to and fro leaves the present record alone', async () => {
+    const w = await world();
+    const registry = new AddressRegistry();
+    const inner = registry.adapter(only(w).adapter);
+    let stuck = true;
+    only(w).adapter = {
+      ...inner,
+      remove: (receipts, how, signal) =>
+        stuck ? Promise.reject(new SourceError('lost', 'timeout')) : (inner.remove?.(receipts, how, signal) ?? assert.fail()),
+    };
+    for (const port of [8000, 8001, 8000]) {
+      await during(w.clock, w.registrations.upsert({ ...request, port }), 50);
+      await until(w.clock, () =>
+        assert.equal(
+          registry.calls.findLast((call) => call.startsWith('put')),
+          `put 10.0.0.5:${port}`,
+        ),
+      );
+    }
+    assert.deepEqual([...registry.records.keys()].sort(), ['10.0.0.5:8000', '10.0.0.5:8001']);
+    stuck = false;
+    await until(w.clock, () => assert.deepEqual([...registry.records.keys()], ['10.0.0.5:8000']));
+    assert.ok(!registry.calls.includes('remove 10.0.0.5:8000'), registry.calls.join());
+    await w.registrations.shutdown('keep');
+  });
+});
+
 describe('registrations: health', () => {
   const checked: RegistrationRequest = { ...request, healthCheck: { http: { path: '/healthz' } } };
 
@@ -537,6 +808,23 @@ describe('registrations: health', () => {
       });
       await w.registrations.shutdown('keep');
     }
+  });
+
+  it('a verdict ends with its check, and with the address that it was about', async () => {
+    const w = await world();
+    await during(w.clock, w.registrations.upsert(checked));
+    w.registrations.setHealth(service, 'lobby-1', false);
+    const health = async () => (await only(w).instances())[0]?.health;
+    await until(w.clock, async () => assert.equal(await health(), 'unhealthy'));
+    await during(w.clock, w.registrations.upsert({ ...checked, weight: 7 }));
+    assert.equal(await health(), 'unhealthy', 'another weight says nothing of the health');
+    await during(w.clock, w.registrations.upsert({ ...checked, port: 8001 }));
+    assert.equal(await health(), 'unknown');
+    w.registrations.setHealth(service, 'lobby-1', false);
+    await until(w.clock, async () => assert.equal(await health(), 'unhealthy'));
+    await during(w.clock, w.registrations.upsert(request));
+    assert.equal(await health(), 'healthy', 'without a check nobody could ever bring it back');
+    await w.registrations.shutdown('keep');
   });
 
   it('a change during a call that hangs is made up for after it', async () => {

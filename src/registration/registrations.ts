@@ -4,12 +4,14 @@
 //
 //   PUT / weir.yaml ──▶ chooseTargets ──▶ Target per source ──▶ Keeper ──▶ adapter.put / renew / setHealth / remove
 //                            journal ◀── wish, receipts ◀────────┘
+import type { Adapter } from '../adapter/contract.ts';
 import type { Clock } from '../kernel/clock.ts';
 import { messageOf, WeirError } from '../kernel/errors.ts';
 import type { Log } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 import { type ServiceKey, serviceId } from '../model/service.ts';
 import type { AuditLine } from '../telemetry/audit.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
 import { chooseTargets, type Destination, type NativeKey, type RegistrationSource } from './choose-targets.ts';
 import { Journal, type JournalEntry } from './journal.ts';
 import { entryOf, type JournaledTarget, registrationIn, targetsIn } from './journal-entry.ts';
@@ -24,6 +26,7 @@ import {
 import { countStates, type RegistrationView, registrationView } from './registration-view.ts';
 import { Target, type TargetState } from './target.ts';
 import { Turns } from './turns.ts';
+import { WriteCounts } from './write-counts.ts';
 
 /** How long an answer waits for the first word of the registries; they are kept trying after it. */
 const FIRST_WORD_MS = 2_000;
@@ -38,6 +41,7 @@ export interface RegistrationsDeps {
   readonly sources: () => readonly RegistrationSource[];
   readonly nativeKey: NativeKey;
   readonly audit: (line: AuditLine) => void;
+  readonly metrics: Metrics;
   /** A record that was live may be gone from its registry. */
   readonly onLost: (details: { source: string; service: string; id: string; error: string }) => void;
   readonly journalPath: string;
@@ -64,12 +68,18 @@ export class Registrations {
   readonly #listeners = new Set<() => void>();
   /** Changes of one registration come one after the other. */
   readonly #turns = new Turns();
+  readonly #counts: WriteCounts;
+  /** By source id: whose connection the targets were served by when they were chosen last. */
+  readonly #adapters = new Map<string, Adapter>();
+  #ending = false;
 
   private constructor(deps: RegistrationsDeps, journal: Journal) {
     this.#deps = deps;
     this.#journal = journal;
+    this.#counts = new WriteCounts(deps.metrics);
     this.#keeper = new Keeper({
       ...deps,
+      count: (...write) => this.#counts.count(...write),
       onReceipt: (target) => void this.#save(this.#entryOf.get(target)),
       onOutcome: (target) => this.#onOutcome(target),
     });
@@ -90,8 +100,8 @@ export class Registrations {
 
   /**
    * Creates or changes a registration of the API. Resolves once it is in the journal and every target had its first word (or 2 s are
-   * over): from then on it is kept. Throws WeirError BAD_REQUEST, SOURCE_NOT_FOUND, REGISTRATION_TARGET, and REGISTRATION_CONFLICT
-   * where a registry says that the address is another owner's (the registration is then as it was before).
+   * over): from then on it is kept. Throws WeirError BAD_REQUEST, SOURCE_NOT_FOUND, REGISTRATION_TARGET, DRAINING, and
+   * REGISTRATION_CONFLICT where a registry says that the address is another owner's (the registration is then as it was before).
    */
   async upsert(request: RegistrationRequest): Promise<RegistrationView> {
     return this.upsertComplete(registrationOf(request));
@@ -103,6 +113,7 @@ export class Registrations {
     if (fault !== null) throw new WeirError('BAD_REQUEST', fault);
     const key = registrationKey(registration.service, registration.id);
     return this.#turns.run(key, async () => {
+      if (this.#ending) throw stopping();
       const before = this.#entries.get(key);
       if (before?.declared === true) throw declaredConflict(registration);
       const destinations = chooseTargets(registration, this.#deps.sources(), this.#deps.nativeKey);
@@ -120,9 +131,11 @@ export class Registrations {
         await this.#save(entry);
         return this.#view(entry);
       }
+      const reason = refused.error?.message ?? 'refused';
       await this.#undo(entry, previous);
-      const message = `${refused.sourceId}: ${refused.error?.message ?? 'refused'}`;
-      throw new WeirError('REGISTRATION_CONFLICT', message, { details: { source: refused.sourceId } });
+      throw new WeirError('REGISTRATION_CONFLICT', `${refused.sourceId}: ${reason}`, {
+        details: { source: refused.sourceId, targets: { [refused.sourceId]: reason } },
+      });
     });
   }
 
@@ -130,6 +143,7 @@ export class Registrations {
   remove(service: ServiceKey, id: string): Promise<RegistrationView | null> {
     const key = registrationKey(service, id);
     return this.#turns.run(key, async () => {
+      if (this.#ending) throw stopping();
       const entry = this.#entries.get(key);
       if (entry === undefined || entry.leaving) return null;
       if (entry.declared) throw declaredConflict(entry.registration);
@@ -175,18 +189,30 @@ export class Registrations {
 
   /** The registrations of weir.yaml: those that are gone from it are removed, others stay as they are. Never throws; faults are logged. */
   async replaceDeclared(list: readonly Registration[]): Promise<void> {
+    if (this.#ending) return;
     const declared = new Set(list.map(({ service, id }) => registrationKey(service, id)));
     const gone = [...this.#entries].filter(([key, entry]) => entry.declared && !entry.leaving && !declared.has(key));
-    await Promise.all(gone.map(([, entry]) => this.#leave(entry)));
-    await Promise.all(list.map((registration) => this.#declare(registration)));
+    // In one turn: no removal begins before a new wish had the chance to take its record over.
+    for (const [, entry] of gone) this.#markLeaving(entry);
+    const declaring = list.map((registration) => this.#declare(registration));
+    await Promise.all([...declaring, ...gone.map(([, entry]) => this.#leave(entry))]);
     this.#keeper.wake();
   }
 
   /** Chooses targets anew; call it once all sources of a new configuration stand. Sources that are gone are forgotten, see leaveSource. */
   async retarget(): Promise<void> {
-    const present = new Set(this.#deps.sources().map(({ sourceId }) => sourceId));
+    if (this.#ending) return;
+    const sources = new Map(this.#deps.sources().map(({ sourceId, adapter }) => [sourceId, adapter]));
+    const fresh = new Set([...sources].filter(([id, adapter]) => this.#adapters.get(id) !== adapter).map(([id]) => id));
+    this.#adapters.clear();
+    for (const [id, adapter] of sources) this.#adapters.set(id, adapter);
+    this.#counts.keepOnly(new Set(sources.keys()));
     for (const entry of [...this.#entries.values()]) {
-      for (const [place, target] of entry.targets) if (!present.has(target.sourceId)) this.#forget(entry, place, target);
+      for (const [place, target] of entry.targets) {
+        if (!sources.has(target.sourceId)) this.#forget(entry, place, target);
+        // What lived by the old connection went with it, and the new one may lead to another server.
+        else if (fresh.has(target.sourceId)) target.hurry(this.#deps.clock.now());
+      }
       if (!entry.leaving) this.#apply(entry.registration, entry.declared, this.#destinations(entry.registration));
       await this.#save(entry);
       this.#dropIfOver(entry);
@@ -207,6 +233,7 @@ export class Registrations {
    * start. keep: leases stay as they are and are taken up again by the next process. Nothing is renewed afterwards.
    */
   async shutdown(how: 'deregister' | 'keep'): Promise<void> {
+    this.#ending = true;
     if (how === 'deregister') {
       const targets = [...this.#entryOf.keys()];
       await Promise.all([...this.#entries.values()].map((entry) => this.#leave(entry)));
@@ -230,13 +257,13 @@ export class Registrations {
     );
   }
 
-  /** Another registration of the same service and address in one of the same places: both would write the same record in turns. */
+  /** Another registration of the same address in one of the same places: both would write the same record in turns. */
   #rivalOf(wish: Registration, destinations: readonly Destination[]): string | null {
     const places = new Set(destinations.map(placeOf));
     for (const { registration, leaving, targets } of this.#entries.values()) {
-      const { service, id, host, port } = registration;
-      const same = host === wish.host && port === wish.port && serviceId(service) === serviceId(wish.service);
-      if (!same || leaving || id === wish.id) continue;
+      const { service, id } = registration;
+      if (leaving || !sameAddress(registration, wish) || registrationKey(service, id) === registrationKey(wish.service, wish.id))
+        continue;
       for (const place of targets.keys()) if (places.has(place)) return id;
     }
     return null;
@@ -281,18 +308,41 @@ export class Registrations {
       targets: new Map<string, Target>(),
     };
     const changed = entry.leaving || !sameWish(entry.registration, registration);
+    // A verdict is about an address and needs a check that can change it.
+    if (registration.healthCheck === null || !sameAddress(entry.registration, registration)) entry.healthy = null;
     Object.assign(entry, { registration, declared, leaving: false });
     this.#entries.set(key, entry);
     const places = new Set(destinations.map(placeOf));
     for (const [place, target] of entry.targets) if (!places.has(place)) this.#leaveTarget(target);
     for (const where of destinations) {
-      const target = entry.targets.get(placeOf(where)) ?? this.#addTarget(entry, where, null);
+      const target = entry.targets.get(placeOf(where)) ?? this.#addTarget(entry, where, this.#takeOver(entry, where));
       target.registration = registration;
+      target.healthy = entry.healthy;
       if (changed || target.leaving) target.hurry(this.#deps.clock.now());
       target.leaving = false;
     }
     for (const listener of this.#listeners) listener();
     return entry;
+  }
+
+  /**
+   * The record that a registration which is leaving still has at this place and address: a registration under another id begins with
+   * it, so that a change of name leaves no gap, and no late removal takes the new record away.
+   */
+  #takeOver(entry: Entry, where: Destination): JournaledTarget | null {
+    const place = placeOf(where);
+    for (const other of this.#entries.values()) {
+      const target = other.targets.get(place);
+      if (other === entry || target?.leaving !== true || target.inFlight || target.receipt === null) continue;
+      if (!sameAddress(other.registration, entry.registration)) continue;
+      const { receipt, leftovers, applied } = target;
+      if (entry.healthy === null && sameCheck(other.registration, entry.registration)) entry.healthy = other.healthy;
+      this.#forget(other, place, target);
+      this.#dropIfOver(other);
+      // The body is another one, so that it is put.
+      return { ...where, known: { receipt, applied: { body: '', health: applied?.health ?? 'unknown' } }, leftovers };
+    }
+    return null;
   }
 
   /** Like chooseTargets, for wishes that nobody waits for: where they cannot be chosen now, they stay as they are. */
@@ -316,9 +366,13 @@ export class Registrations {
     this.#keeper.wake();
   }
 
-  async #leave(entry: Entry): Promise<void> {
+  #markLeaving(entry: Entry): void {
     entry.leaving = true;
     for (const target of entry.targets.values()) this.#leaveTarget(target);
+  }
+
+  async #leave(entry: Entry): Promise<void> {
+    this.#markLeaving(entry);
     // The wish to be gone first: a crash before the removals are done must not bring it back.
     await this.#save(entry);
     this.#dropIfOver(entry);
@@ -410,6 +464,18 @@ function placeOf({ sourceId, key }: Destination): string {
 function sameWish(a: Registration, b: Registration): boolean {
   const text = (wish: Registration): string => JSON.stringify({ ...wish, metadata: [...wish.metadata].sort() });
   return a === b || text(a) === text(b);
+}
+
+function sameAddress(a: Registration, b: Registration): boolean {
+  return a.host === b.host && a.port === b.port;
+}
+
+function sameCheck(a: Registration, b: Registration): boolean {
+  return JSON.stringify(a.healthCheck) === JSON.stringify(b.healthCheck);
+}
+
+function stopping(): WeirError {
+  return new WeirError('DRAINING', 'weir is stopping: what it keeps is left or removed as shutdown.registrations says');
 }
 
 function declaredConflict({ service, id }: Registration): WeirError {

@@ -11,9 +11,9 @@ import { instanceOf, type Registration } from './registration.ts';
 
 /** From this part of the ttl without renewal on it is unknown whether the registry still has the record. */
 export const SURE_PART = 0.8;
-/** Where no lease tells of a loss, the record is written again this often, ms. */
+/** Where no lease tells of a loss, the record is written again this often, ms: somebody else may have taken it away. */
 const REFRESH_MS = 60_000;
-/** A failing renewal is tried again soon: the lease does not wait. */
+/** A failing renewal is tried again soon, a short lease's (ttl/3) sooner: the lease does not wait. */
 const MAX_BACKOFF_MS = 5_000;
 /** Registries without leases say so by a number beyond this. */
 const ENDLESS_MS = 86_400_000;
@@ -38,6 +38,8 @@ export type Action =
 export interface TargetAbilities {
   readonly capabilities: Capabilities;
   readonly setsHealth: boolean;
+  /** Can say whether a record still stands. */
+  readonly renews: boolean;
 }
 
 /** What the journal knows of a target. */
@@ -67,6 +69,10 @@ export class Target {
   #renewedAt: number | null = null;
   #leaseMs: number;
   #renewAt = 0;
+  /** When the next leftover is to be removed. */
+  #leftoverAt = 0;
+  #leftoverTries = 0;
+  #putAt = Number.NEGATIVE_INFINITY;
   #attempt = 0;
   #wasLive = false;
   #refused = false;
@@ -109,17 +115,19 @@ export class Target {
     this.hurries++;
     this.dueAt = now;
     this.#attempt = 0;
+    this.#leftoverAt = 0;
     this.#refused = false;
     this.error = null;
   }
 
   /** What to do now, whether due or not. */
-  next(abilities: TargetAbilities): Action {
+  next(abilities: TargetAbilities, now: number): Action {
     const wanted = this.#wanted(abilities);
     const [leftover] = this.leftovers;
-    // The new record stands before the old one goes.
-    if (leftover !== undefined && (wanted === null || this.receipt !== null)) return { kind: 'remove', receipt: leftover };
-    if (wanted === null) return this.receipt === null ? { kind: 'none' } : { kind: 'remove', receipt: this.receipt };
+    if (wanted === null) {
+      const receipt = leftover ?? this.receipt;
+      return receipt === null ? { kind: 'none' } : { kind: 'remove', receipt };
+    }
     if (this.receipt === null || this.applied === null || this.applied.body !== bodyOf(wanted, this.registration.ttl)) {
       return { kind: 'put', instance: wanted };
     }
@@ -128,8 +136,11 @@ export class Target {
         ? { kind: 'health', receipt: this.receipt, health: wanted.health }
         : { kind: 'put', instance: wanted };
     }
-    if (abilities.capabilities.heartbeat === 'core') return { kind: 'renew', receipt: this.receipt };
-    return { kind: 'put', instance: wanted };
+    // The new record stands before the old one goes, and one that cannot be removed must not cost the new one its lease.
+    if (leftover !== undefined && this.#leftoverAt < this.#renewAt) return { kind: 'remove', receipt: leftover };
+    const { heartbeat } = abilities.capabilities;
+    const look = heartbeat === 'core' || (heartbeat === 'server' && abilities.renews && now - this.#putAt < REFRESH_MS);
+    return look ? { kind: 'renew', receipt: this.receipt } : { kind: 'put', instance: wanted };
   }
 
   /** `sentAt`: when the call began, since the lease may count from then. */
@@ -139,22 +150,23 @@ export class Target {
       // A lease that went over to the new record must not be ended with the old one.
       const { leaseId, ...rest } = before;
       this.leftovers = [...this.leftovers, leaseId === undefined || leaseId === receipt.leaseId ? rest : before];
+      this.#leftoverAt = sentAt;
     }
     this.receipt = receipt;
     this.applied = { body: bodyOf(instance, ttl), health: instance.health };
-    this.#alive(abilities.capabilities.heartbeat === 'core' ? ttl : Number.POSITIVE_INFINITY, sentAt);
-    if (this.leftovers.length > 0) this.dueAt = sentAt;
+    this.#putAt = sentAt;
+    this.#alive(ttl, abilities, sentAt);
   }
 
-  renewed(leaseMs: number, sentAt: number): void {
-    this.#alive(leaseMs, sentAt);
+  renewed(leaseMs: number, abilities: TargetAbilities, sentAt: number): void {
+    this.#alive(leaseMs, abilities, sentAt);
   }
 
   healthSet(health: RegistryHealth): void {
     if (this.applied !== null) this.applied = { ...this.applied, health };
     this.error = null;
     // Setting health renews nothing: the lease is due when it was.
-    this.dueAt = this.#renewAt;
+    this.dueAt = this.#nextDue();
   }
 
   /** The registry knows the lease no more. */
@@ -168,6 +180,8 @@ export class Target {
   removed(receipt: WriteReceipt, now: number): void {
     if (this.leftovers.includes(receipt)) {
       this.leftovers = this.leftovers.filter((leftover) => leftover !== receipt);
+      this.#leftoverTries = 0;
+      this.#leftoverAt = now;
       this.dueAt = now;
       return;
     }
@@ -180,6 +194,18 @@ export class Target {
     this.dueAt = Number.POSITIVE_INFINITY;
   }
 
+  /** The removal of `receipt` failed. A leftover's failure says nothing of the record that stands. */
+  notRemoved(receipt: WriteReceipt, error: SourceError, now: number): void {
+    if (!this.leftovers.includes(receipt)) {
+      this.failed(error, now);
+      return;
+    }
+    this.error = error;
+    this.#leftoverTries++;
+    this.#leftoverAt = now + this.#wait(error, this.#leftoverTries);
+    this.dueAt = this.receipt === null || this.leaving ? this.#leftoverAt : this.#nextDue();
+  }
+
   /** Nothing to do until something changes. */
   rest(): void {
     this.dueAt = Number.POSITIVE_INFINITY;
@@ -188,23 +214,33 @@ export class Target {
   failed(error: SourceError, now: number): void {
     this.error = error;
     this.#attempt++;
-    this.#refused = error.causeKind === 'refused' || error.causeKind === 'fenced';
-    // After a ttl an old lease of ours is gone (a crash between write and journal), and the other owner may be.
-    const wait = this.#refused
-      ? this.#jittered(this.registration.ttl)
-      : reconnectDelay(this.#attempt, this.#random, 1_000, MAX_BACKOFF_MS);
-    this.dueAt = now + Math.max(wait, error.retryAfterMs ?? 0);
+    this.#refused = isRefusal(error);
+    this.dueAt = now + this.#wait(error, this.#attempt);
   }
 
-  #alive(leaseMs: number, sentAt: number): void {
+  #wait(error: SourceError, attempt: number): number {
+    const { ttl } = this.registration;
+    // After a ttl an old lease of ours is gone (a crash between write and journal), and the other owner may be.
+    const wait = isRefusal(error)
+      ? this.#jittered(ttl)
+      : reconnectDelay(attempt, this.#random, 1_000, Math.min(MAX_BACKOFF_MS, ttl / 3));
+    return Math.max(wait, error.retryAfterMs ?? 0);
+  }
+
+  #nextDue(): number {
+    return this.leftovers.length === 0 ? this.#renewAt : Math.min(this.#renewAt, this.#leftoverAt);
+  }
+
+  #alive(leaseMs: number, abilities: TargetAbilities, sentAt: number): void {
     this.#renewedAt = sentAt;
-    this.#leaseMs = leaseMs;
+    // A record that lives by the adapter's connection has no lease that could run out: the next look tells whether it stands.
+    this.#leaseMs = abilities.capabilities.heartbeat === 'core' ? leaseMs : Number.POSITIVE_INFINITY;
     this.#wasLive = true;
     this.#refused = false;
     this.#attempt = 0;
     this.error = null;
-    this.#renewAt = sentAt + this.#jittered(Number.isFinite(leaseMs) ? Math.min(leaseMs, this.registration.ttl) / 3 : REFRESH_MS);
-    this.dueAt = this.#renewAt;
+    this.#renewAt = sentAt + this.#jittered(looksAfter(abilities) ? Math.min(leaseMs, this.registration.ttl) / 3 : REFRESH_MS);
+    this.dueAt = this.#nextDue();
   }
 
   /** W7: ± 10 %. */
@@ -226,6 +262,15 @@ export class Target {
     // A registry without a word for unhealthy: no traffic is the nearest it can say, else it must not have the record.
     return capabilities.keeps.has('weight') ? instanceOf(registration, 'healthy', 0) : null;
   }
+}
+
+/** `renew` keeps the lease, or says whether the record still stands. */
+function looksAfter({ capabilities, renews }: TargetAbilities): boolean {
+  return capabilities.heartbeat === 'core' || (capabilities.heartbeat === 'server' && renews);
+}
+
+function isRefusal({ causeKind }: SourceError): boolean {
+  return causeKind === 'refused' || causeKind === 'fenced';
 }
 
 function bodyOf(instance: Instance, ttl: number): string {

@@ -15,11 +15,12 @@ import {
   DEFAULT_LAST_GOOD_MAX_AGE,
   DEFAULT_PROXY_LISTEN,
   DEFAULT_REGISTRATION_TTL,
-  DEFAULT_SOURCE_TIMEOUT,
+  type SharedEntry,
   type SourceEntry,
 } from './schema.ts';
+import { COMMON_SHARED_KEYS, DEFAULT_SHARED_PREFIX, DEFAULT_SOURCE_TIMEOUT } from './schema-connection.ts';
 import { healthCheckPolicy, ms, type PolicyPool, servicePolicies } from './services.ts';
-import type { NameRules, RegistrationSettings, Settings, SourceSettings } from './settings.ts';
+import type { NameRules, RegistrationSettings, Settings, SharedStateSettings, SourceSettings } from './settings.ts';
 
 /** What compile needs beside the file. */
 export interface CompileContext {
@@ -50,6 +51,7 @@ export function compileSettings(file: ConfigFile, context: CompileContext): Sett
     state: {
       dir: file.state?.dir === undefined ? context.stateDir : resolve(context.baseDir, file.state.dir),
       lastGoodMaxAge: ms(file.state?.lastGoodMaxAge, DEFAULT_LAST_GOOD_MAX_AGE),
+      shared: file.state?.shared === undefined ? null : sharedState(file.state.shared, context.baseDir),
     },
     sources: sources.map((source) => sourceSettings(source, context)),
     accessLog: accessLog(file.accessLog?.to, context.baseDir),
@@ -99,8 +101,8 @@ function accessLog(to: string | undefined, baseDir: string): AccessLogUpdate | n
 }
 
 function nameRules(file: ConfigFile): readonly NameRules[] {
-  return (file.services ?? []).flatMap(({ match, names }) =>
-    names === undefined ? [] : [{ match, names: new Map(Object.entries(names)) }],
+  return (file.services ?? []).flatMap(({ match, names }, entry) =>
+    names === undefined ? [] : [{ entry, match, names: new Map(Object.entries(names)) }],
   );
 }
 
@@ -143,7 +145,21 @@ function resolvePath(config: Record<string, unknown>, baseDir: string): Record<s
   return typeof config['path'] === 'string' ? { ...config, path: resolve(baseDir, config['path']) } : config;
 }
 
-function tlsOf(entry: SourceEntry, baseDir: string): SourceSettings['options']['tls'] {
+function sharedState(entry: SharedEntry, baseDir: string): SharedStateSettings {
+  const own = Object.fromEntries(Object.entries(entry).filter(([key]) => !COMMON_SHARED_KEYS.has(key)));
+  return {
+    kind: entry.kind,
+    config: entry.kind === 'etcd' ? { prefix: DEFAULT_SHARED_PREFIX, ...own } : own,
+    options: {
+      auth: { ...entry.auth },
+      tls: tlsOf(entry, baseDir),
+      timeout: ms(entry.timeout, DEFAULT_SOURCE_TIMEOUT),
+      normalWeight: null,
+    },
+  };
+}
+
+function tlsOf(entry: Pick<SourceEntry, 'tls'>, baseDir: string): SourceSettings['options']['tls'] {
   if (entry.tls === undefined) return null;
   const { ca, cert, key, serverName } = entry.tls;
   return {

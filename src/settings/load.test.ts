@@ -92,7 +92,7 @@ describe('a file without faults', () => {
         allowedHosts: [],
       });
       assert.deepEqual(settings.proxy, { listen: { host: '127.0.0.1', port: 7980 }, workers: 0 });
-      assert.deepEqual(settings.state, { dir: '/var/lib/weir', lastGoodMaxAge: 86_400_000 });
+      assert.deepEqual(settings.state, { dir: '/var/lib/weir', lastGoodMaxAge: 86_400_000, shared: null });
       assert.equal(settings.id, 'host-17.example');
       assert.equal(settings.accessLog, null);
       assert.equal(settings.services.policyOf('any/thing'), DEFAULT_SERVICE_POLICY);
@@ -120,6 +120,31 @@ describe('a file without faults', () => {
     assert.deepEqual(policy.hold, DEFAULT_SERVICE_POLICY.hold);
     assert.deepEqual(policy.merge, DEFAULT_SERVICE_POLICY.merge);
     assert.equal(policy.healthCheck?.kind, 'http');
+  });
+
+  it('opens the store of a fleet by its own keys, below /weir/, and never shows its password', async () => {
+    const loaded = await good(
+      `state:
+  shared: {kind: etcd, endpoints: ["http://\${ETCD_HOST}:2379"], auth: {username: u, password: "\${ETCD_PASSWORD}"}, timeout: 3s, tls: {ca: ca.pem}}`,
+      { '/etc/weir/ca.pem': '-----BEGIN CERTIFICATE-----' },
+    );
+    assert.deepEqual(loaded.settings.state.shared, {
+      kind: 'etcd',
+      config: { prefix: '/weir/', endpoints: ['http://10.1.1.1:2379'] },
+      options: {
+        auth: { username: 'u', password: CANARY },
+        tls: { ca: '/etc/weir/ca.pem' },
+        timeout: 3_000,
+        normalWeight: null,
+      },
+    });
+    const shown = effectiveText(loaded.effective);
+    assert.ok(!shown.includes(CANARY), shown);
+    assert.match(shown, /shared:\n\s+kind: etcd\n\s+auth:\n\s+username: "?\[hidden\]/);
+    assert.match(shown, /prefix: \/weir\//);
+    const moved = await good('state: {shared: {kind: etcd, endpoints: [a], prefix: /fleet/}}');
+    assert.deepEqual(moved.settings.state.shared?.config, { prefix: '/fleet/', endpoints: ['a'] });
+    assert.equal(moved.settings.sources.length, 1, 'it is no source');
   });
 
   it('gives sources their options, their own keys and the safe defaults of their kind', async () => {
@@ -308,10 +333,29 @@ const FAULTS: readonly (readonly [string, string, readonly string[]])[] = [
     ['1:61 listeners[0].protocol: expected http, got "tcp" (TCP listeners: not built in this version)'],
   ],
   [
-    'a shared state',
+    'a shared store without its keys',
     'state: {shared: {kind: etcd}}',
+    ['1:17 state.shared: expected the key endpoints, got nothing'],
+  ],
+  [
+    'a shared store of a kind that keeps no state',
+    'state: {shared: {kind: memory}}',
+    ['1:24 state.shared.kind: expected one of etcd, got "memory"'],
+  ],
+  [
+    'keys of a source at a shared store',
+    'state: {shared: {kind: etcd, endpoints: [a], layout: grpc, register: true}}',
     [
-      '1:17 state.shared: expected nothing here, got an object (state.shared (a store shared by a fleet): not built in this version)',
+      '1:46 state.shared.layout: expected no such key, got "layout" (known keys: kind, auth, tls, timeout, endpoints, prefix)',
+      '1:60 state.shared.register: expected no such key, got "register" (known keys: kind, auth, tls, timeout, endpoints, prefix)',
+    ],
+  ],
+  [
+    'a shared store with half a certificate',
+    'state: {shared: {kind: etcd, endpoints: [a], tls: {cert: none.pem}}}',
+    [
+      '1:51 state.shared.tls: expected cert and key together, got only cert',
+      '1:58 state.shared.tls.cert: expected a readable file at /etc/weir/none.pem, got ENOENT: /etc/weir/none.pem',
     ],
   ],
   [

@@ -9,7 +9,7 @@ import { compileSettings, fingerprint, withOwnDefaults } from './compile.ts';
 import { type ConfigFault, configFaultText, type Path, type PathFault, pathText } from './config-fault.ts';
 import { effectiveConfig } from './print.ts';
 import { resolveReferences, type Surroundings } from './references.ts';
-import { type ConfigFile, configSchema, fileSchema } from './schema.ts';
+import { type ConfigFile, configSchema, fileSchema, type SourceEntry } from './schema.ts';
 import { semanticFindings } from './semantic.ts';
 import type { PolicyPool } from './services.ts';
 import type { Settings } from './settings.ts';
@@ -25,6 +25,8 @@ export interface LoadedSettings {
   readonly warnings: readonly ConfigFault[];
   /** Plain data of the effective configuration, secrets hidden; `effectiveText` prints it. */
   readonly effective: unknown;
+  /** Faults that show only when the registries are asked, with their places in the file. */
+  readonly place: (faults: readonly PathFault[]) => readonly ConfigFault[];
   /** Other files that were read (references): a change of theirs changes the settings. */
   readonly files: readonly string[];
   /** Equal for configurations that behave equally. Holds no secret. */
@@ -83,17 +85,20 @@ export class SettingsLoader {
       ok: true,
       settings,
       warnings: placed(found.warnings, parsed.file, name),
+      place: (later) => placed(later, parsed.file, name),
       effective: effectiveConfig(schema, withOwnDefaults(decoded.value, settings)),
       files: [...files],
       fingerprint: fingerprint([decoded.value, hostName, stateDir]),
     };
   }
 
-  /** Loads only the kinds that the file uses, and memory for the default source: kinds load their packages lazily. */
+  /** Loads only the kinds that the file uses (as a source or as the shared store), and memory for the default source: kinds load their packages lazily. */
   async #factoriesFor(value: unknown): Promise<ReadonlyMap<string, AdapterFactory>> {
     const sources = isRecord(value) && Array.isArray(value['sources']) ? value['sources'] : [];
     const kinds = new Set<string>(['memory']);
-    for (const source of sources) if (isRecord(source) && typeof source['kind'] === 'string') kinds.add(source['kind']);
+    const state = isRecord(value) ? value['state'] : null;
+    const shared = isRecord(state) ? state['shared'] : null;
+    for (const one of [...sources, shared]) if (isRecord(one) && typeof one['kind'] === 'string') kinds.add(one['kind']);
     const factories = new Map<string, AdapterFactory>();
     for (const kind of this.#adapters.kinds) {
       const factory = kinds.has(kind) ? await this.#adapters.load(kind) : null;
@@ -106,11 +111,12 @@ export class SettingsLoader {
   /** Certificates are read by the adapters, at each connection; that they can be read at all is said now. */
   async #tlsFaults(file: ConfigFile, baseDir: string): Promise<PathFault[]> {
     const faults: PathFault[] = [];
-    for (const [i, source] of (file.sources ?? []).entries()) {
+    const places = (file.sources ?? []).map(({ tls }, i): readonly [Path, SourceEntry['tls']] => [['sources', i, 'tls'], tls]);
+    for (const [place, tls] of [...places, [['state', 'shared', 'tls'], file.state?.shared?.tls] as const]) {
       for (const key of ['ca', 'cert', 'key'] as const) {
-        const name = source.tls?.[key];
+        const name = tls?.[key];
         if (name === undefined) continue;
-        const path: Path = ['sources', i, 'tls', key];
+        const path: Path = [...place, key];
         try {
           const text = new TextDecoder().decode(await this.#around.readFile(resolve(baseDir, name), MAX_PEM_BYTES));
           if (!text.includes('-----BEGIN ')) faults.push({ path, expected: 'a PEM file', got: 'a file without -----BEGIN' });

@@ -4,6 +4,7 @@ import { type Static, type TObject, type TSchema, Type } from 'typebox';
 import type { AdapterFactory } from '../adapter/contract.ts';
 import { isRecord } from '../kernel/decode.ts';
 import { duration, flag, oneOf, secret, text, unbuilt, whole } from './marks.ts';
+import { commonShared, connection, ownProperties, sharedSchema } from './schema-connection.ts';
 import { healthCheckSchema, serviceSchema } from './schema-services.ts';
 
 const STRICT = { additionalProperties: false } as const;
@@ -13,7 +14,6 @@ const DAY = 86_400_000;
 /** Default addresses of the API and of the proxy. */
 export const DEFAULT_API_LISTEN = '127.0.0.1:7900';
 export const DEFAULT_PROXY_LISTEN = '127.0.0.1:7980';
-export const DEFAULT_SOURCE_TIMEOUT = 10_000;
 export const DEFAULT_LAST_GOOD_MAX_AGE = DAY;
 export const DEFAULT_REGISTRATION_TTL = 15_000;
 
@@ -33,28 +33,7 @@ const names = (description: string, expected: string) =>
 const commonSource = {
   id: id('Name of the connection, as the API shows it.'),
   kind: text('Kind of registry.', 'a kind of source'),
-  auth: Type.Optional(
-    Type.Object(
-      {
-        username: Type.Optional(secret('User name.')),
-        password: Type.Optional(secret('Password.')),
-        token: Type.Optional(secret('Token.')),
-      },
-      { ...STRICT, description: 'Credentials; the kind says which it takes.' },
-    ),
-  ),
-  tls: Type.Optional(
-    Type.Object(
-      {
-        ca: Type.Optional(text('File of the CA certificates (PEM), relative to this file.', 'a file name')),
-        cert: Type.Optional(text('File of our certificate (PEM).', 'a file name')),
-        key: Type.Optional(text('File of our private key (PEM).', 'a file name')),
-        serverName: Type.Optional(text('Name that the server’s certificate must carry.', 'a host name')),
-      },
-      { ...STRICT, description: 'TLS to the registry; the files are read again for each connection.' },
-    ),
-  ),
-  timeout: Type.Optional(duration('Deadline of one call to the registry.', { min: 10, max: 300_000 }, DEFAULT_SOURCE_TIMEOUT)),
+  ...connection,
   as: Type.Optional(
     Type.Object(
       { namespace: text('A namespace of ours.', 'a namespace without a slash', { pattern: '^[^/]+$', maxLength: 255 }) },
@@ -152,6 +131,24 @@ const listener = Type.Object(
   { ...STRICT, description: 'An extra local port of one service.' },
 );
 
+/** `state` with the given schema of `state.shared`. */
+function stateSchema<S extends TSchema>(shared: S) {
+  return Type.Object(
+    {
+      dir: Type.Optional(text('Directory of last-good file and journals.', 'a directory name', { 'x-address': true })),
+      lastGoodMaxAge: Type.Optional(
+        duration(
+          'Older instances of the last-good file are probed before their first use.',
+          { min: 1_000, max: 365 * DAY },
+          DEFAULT_LAST_GOOD_MAX_AGE,
+        ),
+      ),
+      shared: Type.Optional(shared),
+    },
+    { ...FILLED, description: 'What survives a restart. Needs a restart.' },
+  );
+}
+
 const fixedKeys = {
   api: Type.Optional(
     Type.Object(
@@ -189,22 +186,6 @@ const fixedKeys = {
     ),
   ),
   id: Type.Optional(id('This sidecar’s name in a fleet; default: the host name. Needs a restart.')),
-  state: Type.Optional(
-    Type.Object(
-      {
-        dir: Type.Optional(text('Directory of last-good file and journals.', 'a directory name', { 'x-address': true })),
-        lastGoodMaxAge: Type.Optional(
-          duration(
-            'Older instances of the last-good file are probed before their first use.',
-            { min: 1_000, max: 365 * DAY },
-            DEFAULT_LAST_GOOD_MAX_AGE,
-          ),
-        ),
-        shared: Type.Optional(unbuilt('Store shared by a fleet.', 'state.shared (a store shared by a fleet)')),
-      },
-      { ...FILLED, description: 'What survives a restart. Needs a restart.' },
-    ),
-  ),
 };
 
 const laterKeys = {
@@ -247,21 +228,20 @@ const laterKeys = {
 /** The static side of the file: what compile.ts reads once the whole schema has accepted it. Sources keep their kinds' own keys. */
 export const fileSchema = Type.Object({
   ...fixedKeys,
+  state: Type.Optional(stateSchema(Type.Object(commonShared))),
   sources: Type.Optional(Type.Array(Type.Object(commonSource))),
   ...laterKeys,
 });
 
 export type ConfigFile = Static<typeof fileSchema>;
 export type SourceEntry = Static<typeof sourceEntrySchema>;
+export type SharedEntry = NonNullable<NonNullable<ConfigFile['state']>['shared']>;
 export type ServiceEntry = Static<typeof serviceSchema>;
 export type HealthCheckEntry = Static<typeof healthCheckSchema>;
 const sourceEntrySchema = Type.Object(commonSource);
 
 /** Kinds of the contract that may be unknown to the loader. */
 const CONTRACT_KINDS = ['memory', 'file', 'etcd', 'consul', 'nacos', 'polaris', 'l5'] as const;
-
-/** Keys that hold addresses in every kind's own config, marked or not. */
-const ADDRESS_KEYS: ReadonlySet<string> = new Set(['address', 'addresses', 'servers', 'endpoints']);
 
 /** The schema of a source of one kind: common keys and its own. Throws RangeError when the factory's schema is no object or reuses a common key. */
 export function sourceSchema(factory: AdapterFactory): TObject {
@@ -286,7 +266,7 @@ export function configSchema(factories: readonly AdapterFactory[]): TObject {
     Type.Array(item, { maxItems: 256, description: 'Connections to registries; default: one embedded registry named local.' }),
   );
   return Type.Object(
-    { ...fixedKeys, sources, ...laterKeys },
+    { ...fixedKeys, state: Type.Optional(stateSchema(sharedSchema(factories))), sources, ...laterKeys },
     { ...STRICT, 'x-expected': 'a mapping of keys to values', description: 'Configuration of weir.' },
   );
 }
@@ -296,25 +276,6 @@ export function jsonSchema(factories: readonly AdapterFactory[]): Record<string,
   const head = { $schema: 'https://json-schema.org/draft/2020-12/schema', title: 'weir.yaml' };
   const body = withoutMarks(configSchema(factories));
   return { ...head, ...(isRecord(body) ? body : {}) };
-}
-
-function ownProperties(factory: AdapterFactory): Record<string, TSchema> {
-  const properties = Object.hasOwn(factory.config, 'properties') ? Object.entries(factory.config) : [];
-  const found = properties.find(([key]) => key === 'properties')?.[1];
-  if (!isRecord(found)) throw new RangeError(`config of kind ${factory.kind}: not an object schema`);
-  const own: Record<string, TSchema> = {};
-  const required = requiredOf(factory.config);
-  for (const [key, value] of Object.entries(found)) {
-    if (!isRecord(value)) continue;
-    const marked: TSchema = ADDRESS_KEYS.has(key) ? { ...value, 'x-address': true } : { ...value };
-    own[key] = required.has(key) ? marked : Type.Optional(marked);
-  }
-  return own;
-}
-
-function requiredOf(schema: TSchema): ReadonlySet<unknown> {
-  const found = Object.entries(schema).find(([key]) => key === 'required')?.[1];
-  return new Set(Array.isArray(found) ? found : []);
 }
 
 function withoutMarks(value: unknown): unknown {

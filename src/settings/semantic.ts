@@ -8,7 +8,14 @@ import type { ListenAddress } from '../proxy/proxy-update.ts';
 import { didYouMean, type Path, type PathFault } from './config-fault.ts';
 import { collide, isLocal, parseListen } from './listen-address.ts';
 import { covers, isGlob, patternFault } from './pattern.ts';
-import { type ConfigFile, DEFAULT_API_LISTEN, DEFAULT_PROXY_LISTEN, type HealthCheckEntry, type ServiceEntry } from './schema.ts';
+import {
+  type ConfigFile,
+  DEFAULT_API_LISTEN,
+  DEFAULT_PROXY_LISTEN,
+  type HealthCheckEntry,
+  type ServiceEntry,
+  type SourceEntry,
+} from './schema.ts';
 import { ms } from './services.ts';
 
 export interface Findings {
@@ -26,10 +33,9 @@ export function semanticFindings(file: ConfigFile): Findings {
     cidrs(source.allow?.cidrs, ['sources', i, 'allow', 'cidrs'], found);
     if (source.select !== undefined && typeof source.select !== 'string')
       patterns(source.select, ['sources', i, 'select'], found);
-    if ((source.tls?.cert === undefined) !== (source.tls?.key === undefined)) {
-      fault(found, ['sources', i, 'tls'], 'cert and key together', source.tls?.cert === undefined ? 'only key' : 'only cert');
-    }
+    tlsPair(source.tls, ['sources', i, 'tls'], found);
   }
+  tlsPair(file.state?.shared?.tls, ['state', 'shared', 'tls'], found);
   listens(file, found);
   for (const [i, entry] of (file.services ?? []).entries()) service(entry, ['services', i], sources, file, found);
   names(file, found);
@@ -51,6 +57,11 @@ function duplicates(values: readonly string[], pathOf: (i: number) => Path, expe
     if (seen.has(value)) fault(found, pathOf(i), expected, `${describe(value)} again`);
     seen.add(value);
   }
+}
+
+function tlsPair(tls: SourceEntry['tls'], path: Path, found: Findings): void {
+  if ((tls?.cert === undefined) !== (tls?.key === undefined))
+    fault(found, path, 'cert and key together', tls?.cert === undefined ? 'only key' : 'only cert');
 }
 
 function cidrs(blocks: readonly string[] | undefined, path: Path, found: Findings): void {

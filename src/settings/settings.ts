@@ -25,6 +25,16 @@ export interface StateSettings {
   readonly dir: string;
   /** Instances of the last-good file that are older are suspect, ms. */
   readonly lastGoodMaxAge: number;
+  /** The store that a fleet shares; null: migrations are this sidecar's own. */
+  readonly shared: SharedStateSettings | null;
+}
+
+/** A connection that is opened for its state store alone, never as a source. */
+export interface SharedStateSettings {
+  readonly kind: string;
+  /** For `AdapterFactory.create`: the kind's own keys, references resolved. */
+  readonly config: unknown;
+  readonly options: SourceOptions;
 }
 
 /** One configured connection to a registry. */
@@ -57,6 +67,8 @@ export interface SourceSettings {
  * order; the first that has the source and matches decides.
  */
 export interface NameRules {
+  /** Place among the `services:` entries; for faults. */
+  readonly entry?: number;
   readonly match: string;
   /** Template by source. */
   readonly names: ReadonlyMap<string, string>;

@@ -12,10 +12,10 @@ import type { Settings } from './settings.ts';
 import { SettingsStore, type SettingsUser } from './store.ts';
 
 const adapters: AdapterLoader = {
-  kinds: ['memory'],
+  kinds: ['memory', 'etcd'],
   load: async (kind) => ({
     kind,
-    config: Type.Object({}, { additionalProperties: false }),
+    config: Type.Object(kind === 'etcd' ? { endpoints: Type.Array(Type.String()) } : {}, { additionalProperties: false }),
     create() {
       throw new Error('not created here');
     },
@@ -138,6 +138,16 @@ describe('a reload', () => {
     assert.equal(store.current.sources.length, 2);
     assert.deepEqual(store.lastReload.needRestart, ['id', 'api', 'proxy', 'state']);
     assert.deepEqual(told(), ['config_reloaded']);
+  });
+
+  it('that freezes migrations is taken at once; one that changes the shared store waits for the next start', async () => {
+    const { store, reload } = await rig();
+    assert.equal(store.current.migrations.frozen, false);
+    assert.deepEqual(await reload('migrations: {frozen: true}'), { kind: 'reloaded', needRestart: [] });
+    assert.equal(store.current.migrations.frozen, true);
+    const result = await reload('state: {shared: {kind: etcd, endpoints: [a]}}');
+    assert.deepEqual(result, { kind: 'reloaded', needRestart: ['state'] });
+    assert.deepEqual([store.current.migrations.frozen, store.current.state.shared], [false, null]);
   });
 
   it('waits for the one before, and only the newest of those that wait is run', async () => {

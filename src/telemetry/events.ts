@@ -19,7 +19,10 @@ export type EventType =
   | 'copy_orphan'
   | 'own_listener_dropped'
   | 'registration_lost'
-  | 'adapter_failed';
+  | 'adapter_failed'
+  | 'migration_step'
+  | 'migration_stopped'
+  | 'migration_owner';
 
 export interface WeirEvent {
   readonly id: number;

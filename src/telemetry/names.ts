@@ -97,6 +97,22 @@ export const METRICS = {
   weir_self_suspect: { type: 'gauge', labels: [], help: '1 while verdicts are frozen because most checks failed at once.' },
   weir_registrations: { type: 'gauge', labels: ['state'], help: 'Registration targets by state.' },
   weir_registry_writes_total: { type: 'counter', labels: ['source', 'what', 'result'], help: 'Writes to registries.' },
+  weir_migration_weight: {
+    type: 'gauge',
+    labels: ['migration'],
+    help: 'Per cent of requests that are drawn over the records of `to`.',
+  },
+  weir_migration_copies: {
+    type: 'gauge',
+    labels: ['migration', 'source', 'state'],
+    help: 'Copies of ours by the source that they stand in and their state in the ledger.',
+  },
+  weir_migration_queue: { type: 'gauge', labels: ['migration'], help: 'Services that wait for their pass.' },
+  weir_migration_lag_ms: {
+    type: 'gauge',
+    labels: ['migration'],
+    help: 'How long the oldest change that is not written yet has waited.',
+  },
   weir_config_reloads_total: { type: 'counter', labels: ['result'], help: 'Config reloads by result.' },
   weir_event_loop_delay_p99_ms: { type: 'gauge', labels: [], help: 'p99 of the event-loop delay since the last scrape.' },
   weir_events_total: { type: 'counter', labels: ['type'], help: 'Events by type.' },

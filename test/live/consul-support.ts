@@ -57,7 +57,7 @@ export class Raw {
     this.#token = token;
   }
 
-  async call(method: 'GET' | 'PUT' | 'DELETE', path: string, body?: unknown): Promise<unknown> {
+  async call(method: 'GET' | 'PUT' | 'POST' | 'DELETE', path: string, body?: unknown): Promise<unknown> {
     const headers = this.#token === null ? {} : { 'x-consul-token': this.#token };
     // A connection of its own: tests cut those that stand.
     const sent = body === undefined ? null : JSON.stringify(body);

@@ -3,14 +3,21 @@
 import assert from 'node:assert/strict';
 import { factory } from '../../adapters/nacos/index.ts';
 import type { Adapter, AdapterDeps, SourceOptions } from '../../src/adapter/contract.ts';
-import { splitHostPort } from '../../src/kernel/address.ts';
+import { Supervisor } from '../../src/adapter/supervisor.ts';
+import { Catalog } from '../../src/catalog/catalog.ts';
+import { NO_OVERLAY } from '../../src/catalog/evidence.ts';
+import { hostPort, splitHostPort } from '../../src/kernel/address.ts';
 import { type Clock, systemClock } from '../../src/kernel/clock.ts';
 import { dialPolicy } from '../../src/kernel/dial.ts';
-import type { Log } from '../../src/kernel/log.ts';
+import { type Log, silentLog } from '../../src/kernel/log.ts';
 import { seededRandom } from '../../src/kernel/random.ts';
 import type { Instance } from '../../src/model/instance.ts';
-import type { ServiceKey } from '../../src/model/service.ts';
+import { DEFAULT_SERVICE_POLICY } from '../../src/model/policy.ts';
+import { type ServiceKey, serviceId } from '../../src/model/service.ts';
+import { Events } from '../../src/telemetry/events.ts';
+import { Metrics } from '../../src/telemetry/metrics.ts';
 import type { Harness } from '../conformance/adapter.ts';
+import { source } from '../support/catalog-fixture.ts';
 import { type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts';
 
 export const PLAIN: SourceOptions = { auth: {}, tls: null, timeout: 10_000, normalWeight: null };
@@ -103,6 +110,78 @@ export function makeAdapter(config: object, options: SourceOptions = PLAIN, cloc
     count: (what, by = 1) => void counts.set(what, (counts.get(what) ?? 0) + by),
   };
   return { adapter: factory.create(config, options, deps), counts, lines };
+}
+
+/** A catalog with one source, fed by a supervisor, wired as app does it. Probes say nothing, so every hold stays. */
+export class Bench {
+  readonly catalog: Catalog;
+  readonly supervisor: Supervisor;
+  readonly made: Made;
+  /** Instances that left a view, `service address`. */
+  readonly removed: string[] = [];
+  readonly #before = new Map<string, ReadonlySet<string>>();
+
+  constructor(config: object, options: SourceOptions = PLAIN) {
+    const metrics = new Metrics();
+    this.catalog = new Catalog({
+      clock: systemClock,
+      log: silentLog,
+      events: new Events(systemClock, silentLog, metrics),
+      metrics,
+      evidence: { failuresInARow: () => 0 },
+      overlay: NO_OVERLAY,
+      lastIndex: 0,
+    });
+    this.catalog.configure({
+      sources: [source('nacos', { kind: 'nacos', dial: () => null })],
+      names: [],
+      policyOf: () => DEFAULT_SERVICE_POLICY,
+    });
+    this.made = makeAdapter(config, options);
+    this.supervisor = new Supervisor({
+      sourceId: 'nacos',
+      adapter: this.made.adapter,
+      select: { kind: 'all' },
+      sink: this.catalog,
+      clock: systemClock,
+      random: seededRandom(3),
+      log: silentLog,
+      timeout: options.timeout,
+      // The back-off has its own tests.
+      maxBackoff: 2_000,
+    });
+    this.catalog.onHeld((_source, key, held) => {
+      if (held) this.supervisor.keep(key);
+      else this.supervisor.release(key);
+    });
+    this.catalog.onConfirmRead((_source, key) => void this.supervisor.readNow(key).catch(() => undefined));
+    this.catalog.subscribe((service, view) => {
+      const now = new Set(view?.instances.map(({ host, port }) => hostPort(host, port)));
+      for (const address of this.#before.get(service) ?? []) if (!now.has(address)) this.removed.push(`${service} ${address}`);
+      this.#before.set(service, now);
+    });
+    this.supervisor.start();
+  }
+
+  /** How many instances the view of a service has. */
+  size(key: ServiceKey): number {
+    return this.catalog.get(serviceId(key))?.instances.length ?? 0;
+  }
+
+  /** Of them, those that are held though the source dropped them. */
+  held(key: ServiceKey): number {
+    return (this.catalog.get(serviceId(key))?.instances ?? []).filter(({ held }) => held).length;
+  }
+
+  get lastError(): string {
+    return this.supervisor.summary().lastError ?? '';
+  }
+
+  async close(): Promise<void> {
+    await this.supervisor.close();
+    await this.made.adapter.close();
+    this.catalog.close();
+  }
 }
 
 /** Proxies in front of both ports of a server. */

@@ -16,8 +16,10 @@ export interface StartConsulOptions {
   readonly data?: boolean;
   /** ACLs with default deny; this is the token that may do everything. */
   readonly rootToken?: string;
-  /** Speaks HTTPS only. */
-  readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string };
+  /** Speaks HTTPS at `address` and plain HTTP at `plainAddress`; `verify`: no client without a certificate of `ca`. */
+  readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string; readonly verify?: boolean };
+  /** Opens the port over which a cluster peering comes. */
+  readonly peering?: boolean;
   /** More configuration (HCL). */
   readonly hcl?: string;
 }
@@ -27,6 +29,10 @@ export interface ConsulServer {
   readonly address: string;
   /** `host:port`. */
   readonly endpoint: string;
+  /** `http://host:port`; `address` unless TLS is on. */
+  readonly plainAddress: string;
+  /** `host:port` where servers speak to each other: no HTTP there. */
+  readonly rpcEndpoint: string;
   readonly pid: number;
   /** Sends the signal; for SIGKILL and SIGTERM resolves when the process is gone. */
   kill(signal: NodeJS.Signals): Promise<void>;
@@ -50,7 +56,7 @@ export function consulBinary(build: boolean): Promise<{ path: string | null; how
 export async function startConsul(options: StartConsulOptions = {}): Promise<ConsulServer> {
   const { path, how } = await consulBinary(true);
   if (path === null) throw new Error(`consul: ${how}`);
-  const ports = await freePorts(6);
+  const ports = await freePorts(8);
   const server = new Server(path, options, ports, await mkdtemp(join(tmpdir(), 'weir-consul-')));
   await server.start();
   return server;
@@ -59,6 +65,8 @@ export async function startConsul(options: StartConsulOptions = {}): Promise<Con
 class Server implements ConsulServer {
   readonly endpoint: string;
   readonly address: string;
+  readonly plainAddress: string;
+  readonly rpcEndpoint: string;
   readonly #path: string;
   readonly #options: StartConsulOptions;
   readonly #ports: readonly number[];
@@ -69,6 +77,8 @@ class Server implements ConsulServer {
   constructor(path: string, options: StartConsulOptions, ports: readonly number[], root: string) {
     this.endpoint = `127.0.0.1:${ports[0]}`;
     this.address = `${options.tls === undefined ? 'http' : 'https'}://${this.endpoint}`;
+    this.plainAddress = options.tls === undefined ? this.address : `http://127.0.0.1:${ports[6]}`;
+    this.rpcEndpoint = `127.0.0.1:${ports[3]}`;
     this.#path = path;
     this.#options = options;
     this.#ports = ports;
@@ -84,8 +94,8 @@ class Server implements ConsulServer {
   }
 
   async start(): Promise<void> {
-    const { data, rootToken, tls, hcl } = this.#options;
-    const [http, grpc, dns, rpc, lan, wan] = this.#ports;
+    const { data, rootToken, tls, peering, hcl } = this.#options;
+    const [http, grpc, dns, rpc, lan, wan, plain, grpcTls] = this.#ports;
     const args = [
       ...[
         'agent',
@@ -98,10 +108,10 @@ class Server implements ConsulServer {
         '-log-level',
         'err',
         '-grpc-tls-port',
-        '-1',
+        peering === true ? `${grpcTls}` : '-1',
       ],
       ...(data === true ? ['-server', '-bootstrap-expect', '1', '-data-dir', this.#data] : ['-dev']),
-      ...(tls === undefined ? ['-http-port', `${http}`] : ['-http-port', '-1', '-https-port', `${http}`]),
+      ...(tls === undefined ? ['-http-port', `${http}`] : ['-http-port', `${plain}`, '-https-port', `${http}`]),
       ...['-grpc-port', `${grpc}`, '-dns-port', `${dns}`, '-server-port', `${rpc}`],
       ...['-serf-lan-port', `${lan}`, '-serf-wan-port', `${wan}`, '-hcl', 'performance { raft_multiplier = 1 }'],
       ...(rootToken === undefined
@@ -112,7 +122,10 @@ class Server implements ConsulServer {
           ]),
       ...(tls === undefined
         ? []
-        : ['-hcl', `tls { defaults { ca_file = "${tls.ca}", cert_file = "${tls.cert}", key_file = "${tls.key}" } }`]),
+        : [
+            '-hcl',
+            `tls { https { ca_file = "${tls.ca}", cert_file = "${tls.cert}", key_file = "${tls.key}", verify_incoming = ${tls.verify === true} } }`,
+          ]),
       ...(hcl === undefined ? [] : ['-hcl', hcl]),
     ];
     const child = spawn(this.#path, args, { stdio: ['ignore', 'pipe', 'pipe'] });
@@ -164,16 +177,14 @@ class Server implements ConsulServer {
   }
 
   async #untilLeads(child: ChildProcess): Promise<void> {
-    const { tls, rootToken } = this.#options;
+    const { rootToken } = this.#options;
     await eventually(
       async () => {
         if (child.exitCode !== null || child.signalCode !== null) return true;
-        // With TLS the certificate is the test's own: that the port is open must do.
-        if (tls !== undefined) return this.#output.includes('agent running') || this.#output.includes('Log data');
         const headers = rootToken === undefined ? {} : { 'x-consul-token': rootToken };
         const signal = AbortSignal.timeout(2_000);
         // The agent has told the servers of itself: sessions and `serfHealth` need that.
-        const answer = await fetch(`${this.address}/v1/health/node/weir-test`, { headers, signal });
+        const answer = await fetch(`${this.plainAddress}/v1/health/node/weir-test`, { headers, signal });
         const text = await answer.text();
         return answer.status === 200 && text.includes('serfHealth');
       },
@@ -197,6 +208,7 @@ export const consul: RegistryRow = {
     return {
       endpoint: server.endpoint,
       settings: ['sources:', `  - {id: consul, kind: consul, address: "${server.address}", register: true, allowLoopback: true}`],
+      variables: { CONSUL: server.endpoint, CONSUL_PID: server.pid },
       stop: () => server.stop(),
     };
   },

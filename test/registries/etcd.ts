@@ -32,6 +32,7 @@ function row(version: EtcdVersion, name: string): RegistryRow {
           'sources:',
           `  - {id: etcd-${version.replace('.', '')}, kind: etcd, endpoints: ["http://${server.endpoint}"], layout: grpc, prefix: "/services/", allowLoopback: true}`,
         ],
+        variables: { ETCD: server.endpoint, ETCD_PID: server.pid },
         stop: () => server.stop(),
       };
     },

@@ -1,6 +1,12 @@
 // npm run registries -- up <name>…: real servers on free loopback ports for trying and testing, until Ctrl-C.
+import { rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { availableRegistries } from './available.ts';
+import { cacheDirectory } from './cache.ts';
 import { REGISTRIES, type RunningRegistry } from './table.ts';
+
+/** For other terminals: `. <this file>`. */
+const VARIABLES = join(cacheDirectory(), 'up.env');
 
 const [command, ...words] = process.argv.slice(2);
 // "etcd 3.4" may be written as two words.
@@ -20,6 +26,7 @@ if (command === 'list') {
 } else {
   const running: RunningRegistry[] = [];
   const stopAll = async (): Promise<void> => {
+    await rm(VARIABLES, { force: true });
     for (const registry of running.splice(0)) await registry.stop();
   };
   try {
@@ -32,6 +39,10 @@ if (command === 'list') {
       console.log(`# ${row.name} at ${registry.endpoint}`);
       for (const line of registry.settings) console.log(line);
     }
+    await rm(VARIABLES, { force: true });
+    const lines = running.flatMap(({ variables }) => Object.entries(variables).map(([key, value]) => `export ${key}='${value}'`));
+    await writeFile(VARIABLES, `${lines.join('\n')}\n`, { mode: 0o600, flag: 'wx' });
+    console.log(`# Addresses and processes for other terminals: . ${VARIABLES}`);
     console.log('# Ctrl-C stops and removes it all.');
     await new Promise<void>((resolve) => {
       process.once('SIGINT', () => resolve());

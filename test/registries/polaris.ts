@@ -342,6 +342,14 @@ export const polaris: RegistryRow = {
         `  - {id: polaris, kind: polaris, servers: ["${server.grpc}"], namespace: default, register: true, allowLoopback: true}`,
         `# L5 at ${server.l5}, Nacos-compatible API at ${server.nacos}, console API at http://${server.http} (polaris / polaris)`,
       ],
+      variables: {
+        POLARIS: server.grpc,
+        POLARIS_HTTP: server.http,
+        POLARIS_L5: server.l5,
+        POLARIS_NACOS: server.nacos,
+        POLARIS_TOKEN: server.token,
+        POLARIS_PID: server.pid,
+      },
       stop: () => server.stop(),
     };
   },

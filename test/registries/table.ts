@@ -9,6 +9,8 @@ export interface RunningRegistry {
   readonly endpoint: string;
   /** Lines of configuration for a person who wants to try it. */
   readonly settings: readonly string[];
+  /** What a shell wants to know: address, process, token; values are plain words. */
+  readonly variables: Readonly<Record<string, string | number>>;
   stop(): Promise<void>;
 }
 

@@ -24,6 +24,7 @@ import { Audit, type AuditLine } from '../../src/telemetry/audit.ts';
 import { Events } from '../../src/telemetry/events.ts';
 import { Metrics } from '../../src/telemetry/metrics.ts';
 import { FakeClock } from './fake-clock.ts';
+import { FakeMigrations } from './fake-migrations.ts';
 
 /** An instance of a view with everything filled in. */
 export function viewInstance(host: string, port: number, more: Partial<ViewInstance> = {}): ViewInstance {
@@ -201,6 +202,7 @@ export interface FakeApi {
   readonly clock: FakeClock;
   readonly catalog: FakeCatalog;
   readonly holds: FakeHolds;
+  readonly migrations: FakeMigrations;
   readonly registrations: FakeRegistrations;
   readonly overrides: Map<string, Override>;
   readonly clusters: Map<ServiceId, ClusterState>;
@@ -261,6 +263,7 @@ export async function fakeApi(settings: Partial<ApiSettings> = {}, clock = new F
   const errors: string[] = [];
   const metrics = new Metrics();
   const events = new Events(clock, silentLog, metrics);
+  const migrations = new FakeMigrations();
   const explain: ExplainPort = {
     merge: () => ({ policy: { kind: 'union' }, from: 'settings' }),
   };
@@ -269,6 +272,7 @@ export async function fakeApi(settings: Partial<ApiSettings> = {}, clock = new F
     holds,
     explain,
     registrations,
+    migrations,
     sources: {
       list: () => sources,
       subscribe: (listener) => {
@@ -314,6 +318,7 @@ export async function fakeApi(settings: Partial<ApiSettings> = {}, clock = new F
     clock,
     catalog,
     holds,
+    migrations,
     registrations,
     overrides,
     clusters,

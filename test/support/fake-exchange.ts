@@ -269,6 +269,9 @@ export class FakeCluster implements PickCluster {
     this.retriesEnded++;
   }
 
+  readonly stickyHeader = null;
+  readonly drawnSide = -1;
+  countSide(): void {}
   pick(tried: readonly PickedEndpoint[] | null): PickedEndpoint | null {
     this.tried.push(tried?.length ?? 0);
     if (this.empty) return null;

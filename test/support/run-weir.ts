@@ -19,6 +19,7 @@ export function collectingIo(env: Record<string, string> = {}, stop = new AbortC
       text.err += more;
     },
     env: new Map(Object.entries(env)),
+    terminal: false,
     stop: stop.signal,
   };
   return { io, text, stop };

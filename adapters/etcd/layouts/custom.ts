@@ -49,7 +49,7 @@ export function customLayout(options: CustomOptions): Layout | string {
     normalWeight: json && pointers.weight !== undefined ? options.normalWeight : null,
     weightStep: options.normalWeight >= 10 ? 1 : 0.01,
     leased: options.lease,
-    namespaced: true,
+    ...(segments.includes('{namespace}') ? { namespaced: true as const } : {}),
     reads: fields.includes('metadata') ? [...fields, 'locality'] : fields,
     keeps: fields.includes('metadata') ? [...fields, 'locality'] : fields,
     parse(key, value) {

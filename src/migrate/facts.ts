@@ -1,0 +1,84 @@
+// Owns the facts by which a step is judged: what stands only on one side, and which copies still stand in for a provider.
+// Called by migrations.ts; reads accounts of the catalog and the ledger, never a registry. Must never guess: a side that is away is said.
+import { isForeignCopy, readMarker } from '../catalog/copies.ts';
+import type { SourceAccount } from '../catalog/view.ts';
+import { hostPort } from '../kernel/address.ts';
+import type { Instance } from '../model/instance.ts';
+import type { ServiceId } from '../model/service.ts';
+import type { Ledger } from './ledger.ts';
+import type { MigrationDoc } from './migration.ts';
+import type { StepFacts } from './phases.ts';
+import type { MigrationCatalog } from './ports.ts';
+import type { Scope } from './scope.ts';
+
+/** So many are named; the rest is counted. */
+const MAX_NAMED = 100;
+
+export interface FactsInput {
+  readonly doc: MigrationDoc;
+  readonly now: number;
+  readonly behind: readonly string[];
+  readonly planErrors: readonly string[];
+  /** Null: the step does not ask for what stands where. */
+  readonly ledger: Ledger | null;
+  readonly catalog: MigrationCatalog;
+  readonly scope: Scope;
+}
+
+/** Costs by the number of services of the migration where a ledger is given. */
+export function stepFacts(input: FactsInput): StepFacts {
+  const { now, behind, planErrors, ledger } = input;
+  const base = { now, behind, planErrors };
+  if (ledger === null) return { ...base, copiesLeft: [], onlyInTo: [], onlyInFrom: [], blind: null };
+  return { ...base, ...whereabouts(input, ledger) };
+}
+
+type Whereabouts = Pick<StepFacts, 'copiesLeft' | 'onlyInTo' | 'onlyInFrom' | 'blind'>;
+
+function whereabouts({ doc, catalog, scope }: FactsInput, ledger: Ledger): Whereabouts {
+  const { from, to } = doc.spec;
+  const copiesLeft: string[] = [];
+  const onlyInTo: string[] = [];
+  const onlyInFrom: string[] = [];
+  for (const service of scope.services()) {
+    const here = catalog.account(from, service);
+    const there = catalog.account(to, service);
+    const away = [here, there].findIndex((account) => account?.live !== true);
+    if (away >= 0) {
+      const blind = `${away === 0 ? from : to} has no current word on ${service}: it cannot be seen what stands where`;
+      return { copiesLeft: [], onlyInTo: [], onlyInFrom: [], blind };
+    }
+    const sides = { from: sideOf(here, ledger, service, from), to: sideOf(there, ledger, service, to) };
+    for (const address of sides.to.copies) copiesLeft.push(`${service} ${address}`);
+    for (const address of sides.to.natives) if (!sides.from.all.has(address)) onlyInTo.push(`${service} ${address}`);
+    for (const address of sides.from.natives) if (!sides.to.all.has(address)) onlyInFrom.push(`${service} ${address}`);
+  }
+  return { copiesLeft: named(copiesLeft), onlyInTo: named(onlyInTo), onlyInFrom: named(onlyInFrom), blind: null };
+}
+
+interface Side {
+  readonly natives: readonly string[];
+  readonly copies: readonly string[];
+  readonly all: ReadonlySet<string>;
+}
+
+function sideOf(account: SourceAccount | null, ledger: Ledger, service: ServiceId, source: string): Side {
+  const natives: string[] = [];
+  const copies: string[] = [];
+  for (const { instance } of account?.instances ?? []) {
+    // What another tool copied has its provider elsewhere.
+    if (isForeignCopy(instance.metadata)) continue;
+    const list = isCopy(instance, ledger, service, source) ? copies : natives;
+    list.push(hostPort(instance.host, instance.port));
+  }
+  return { natives, copies, all: new Set([...natives, ...copies]) };
+}
+
+/** A copy by its marker, or where the registry loses markers by the ledger. */
+export function isCopy(instance: Instance, ledger: Ledger, service: ServiceId, source: string): boolean {
+  return readMarker(instance.metadata) !== null || ledger.copyOrigin(service, source, instance.host, instance.port) !== null;
+}
+
+function named(all: readonly string[]): readonly string[] {
+  return all.length <= MAX_NAMED ? all : [...all.slice(0, MAX_NAMED), `${all.length - MAX_NAMED} more`];
+}

@@ -1,0 +1,73 @@
+// Owns who a record of the target belongs to (migration.md rule 5): ours, native, or another's copy. Pure. Called by decide.ts, by
+// ending.ts and before each removal. The ledger alone decides only where the target loses metadata.
+import { isForeignCopy, KEPT_KEY, MIGRATION_KEY, readMarker } from '../catalog/copies.ts';
+import type { SourceAccount } from '../catalog/view.ts';
+import type { Instance } from '../model/instance.ts';
+import type { CopyRules } from './desired.ts';
+import { type Address, addressOf } from './ledger.ts';
+import type { LedgerEntry } from './migration.ts';
+
+/** What stands at one address of the target. */
+export interface Standing {
+  /** Our copy, where the registry has it now (one that only the catalog holds is none). */
+  readonly ours: Instance | null;
+  readonly natives: readonly Instance[];
+  /** Another migration or tool has a copy there: neither ours nor a reason to end ours. */
+  readonly others: boolean;
+}
+
+export type Belongs = 'ours' | 'native' | 'others';
+
+/** Whose record this is. `entry`: what the ledger has at its address. */
+export function belongs(
+  record: Instance,
+  entry: LedgerEntry | undefined,
+  rules: Pick<CopyRules, 'migration' | 'keeps'>,
+): Belongs {
+  if (!rules.keeps.has('metadata')) return entry === undefined || entry.state === 'withheld' ? 'native' : 'ours';
+  const marker = readMarker(record.metadata);
+  if (marker?.migration === rules.migration) return 'ours';
+  if (entry?.state === 'kept' && record.metadata.has(KEPT_KEY) && record.metadata.get(MIGRATION_KEY) === rules.migration)
+    return 'ours';
+  return marker !== null || isForeignCopy(record.metadata) ? 'others' : 'native';
+}
+
+/** All that stands in the target, by address. */
+export function standings(
+  target: SourceAccount | null,
+  entries: readonly LedgerEntry[],
+  rules: Pick<CopyRules, 'migration' | 'keeps'>,
+): ReadonlyMap<Address, Standing> {
+  const known = new Map(entries.map((entry) => [addressOf(entry), entry]));
+  const found = new Map<Address, { ours: Instance | null; natives: Instance[]; others: boolean }>();
+  for (const { instance, held } of target?.instances ?? []) {
+    const address = addressOf(instance);
+    const at = found.get(address) ?? { ours: null, natives: [], others: false };
+    found.set(address, at);
+    const whose = belongs(instance, known.get(address), rules);
+    if (whose === 'native') at.natives.push(instance);
+    else if (whose === 'others') at.others = true;
+    else if (!held) at.ours = nearer(at.ours, instance, known.get(address));
+  }
+  // Without markers two records of one address differ by their ids alone: the one that our receipt names is ours.
+  if (!rules.keeps.has('metadata')) for (const [address, at] of found) splitTwins(at, address, target, known);
+  return found;
+}
+
+function nearer(one: Instance | null, other: Instance, entry: LedgerEntry | undefined): Instance {
+  if (one === null) return other;
+  return other.id === entry?.receipt?.nativeId ? other : one;
+}
+
+function splitTwins(
+  at: { ours: Instance | null; natives: Instance[] },
+  address: Address,
+  target: SourceAccount | null,
+  known: ReadonlyMap<Address, LedgerEntry>,
+): void {
+  const receipt = known.get(address)?.receipt;
+  if (at.ours === null || receipt === undefined || receipt === null || at.ours.id !== receipt.nativeId) return;
+  for (const { instance, held } of target?.instances ?? []) {
+    if (!held && addressOf(instance) === address && instance.id !== receipt.nativeId) at.natives.push(instance);
+  }
+}
