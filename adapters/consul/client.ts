@@ -9,7 +9,7 @@ import { MAX_BLOCKING, MAX_BLOCKING_H2 } from './config.ts';
 import { malformed, statusFailure, transportFailure } from './errors.ts';
 import { Http1 } from './http1.ts';
 import { Http2 } from './http2.ts';
-import { type Lane, MAX_BODY, type RawHeaders, type Transport, tlsMaterial } from './transport.ts';
+import { type Lane, MAX_BODY, type RawHeaders, type Transport, tlsMaterial, tooLarge } from './transport.ts';
 
 const MAX_HEADERS = 100;
 /** Reads that do not block, and (apart, so that a sweep cannot hold them up) writes, locks and the guard call. */
@@ -191,7 +191,7 @@ async function bodyBytes(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
   let size = 0;
   for await (const chunk of body) {
     size += chunk.byteLength;
-    if (size > MAX_BODY) throw new SourceError('limit', 'consul: an answer is over our limit of 64 MiB');
+    if (size > MAX_BODY) throw tooLarge();
     chunks.push(chunk);
   }
   return Buffer.concat(chunks, size);

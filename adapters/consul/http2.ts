@@ -5,7 +5,16 @@ import type { ClientHttp2Session, ClientHttp2Stream } from 'node:http2';
 import { isIP } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Clock } from '../../src/kernel/clock.ts';
-import { CONNECT_MS, type Lane, type TlsMaterial, type Transport, type WireAnswer, type WireRequest } from './transport.ts';
+import {
+  CONNECT_MS,
+  type Lane,
+  MAX_BODY,
+  type TlsMaterial,
+  type Transport,
+  tooLarge,
+  type WireAnswer,
+  type WireRequest,
+} from './transport.ts';
 
 /** Below the 250 streams that an agent allows on a connection. */
 const STREAMS = 200;
@@ -207,20 +216,33 @@ function answerOf(stream: ClientHttp2Stream, connection: Connection, signal: Abo
       for (const [name, value] of Object.entries(fields)) {
         if (!name.startsWith(':')) headers[name] = typeof value === 'number' ? String(value) : value;
       }
-      resolve({
-        status: fields[':status'] ?? 0,
-        headers,
-        body: chunks(stream, why),
-        abandon: () => stream.close(CANCEL),
-      });
+      const whole = bytesOf(stream, why);
+      // Who gave up reading does not hear of it.
+      whole.catch(() => undefined);
+      resolve({ status: fields[':status'] ?? 0, headers, body: chunks(whole), abandon: () => stream.close(CANCEL) });
     });
   });
 }
 
-async function* chunks(stream: ClientHttp2Stream, why: (thrown: unknown) => unknown): AsyncGenerator<Uint8Array, void, void> {
-  try {
-    for await (const chunk of stream) yield chunk;
-  } catch (thrown) {
-    throw why(thrown);
-  }
+/** Reads from now on: what nobody has read when a stream closes is lost. */
+function bytesOf(stream: ClientHttp2Stream, why: (thrown: unknown) => unknown): Promise<readonly Uint8Array[]> {
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  return new Promise((resolve, reject) => {
+    stream.on('data', (part: Uint8Array) => {
+      size += part.byteLength;
+      if (size <= MAX_BODY) parts.push(part);
+      else {
+        reject(tooLarge());
+        stream.close(CANCEL);
+      }
+    });
+    stream.once('end', () => (stream.rstCode === 0 ? resolve(parts) : reject(why(new Error('the answer was cut')))));
+    stream.once('error', (error) => reject(why(error)));
+    stream.once('close', () => reject(why(new Error('the answer was cut'))));
+  });
+}
+
+async function* chunks(whole: Promise<readonly Uint8Array[]>): AsyncGenerator<Uint8Array, void, void> {
+  yield* await whole;
 }

@@ -355,7 +355,8 @@ describe('configuration', () => {
     [{}, { auth: { username: 'u', password: 'p' } }, /auth\.token/],
     [{ namespace: '*' }, {}, /one namespace/],
     [{ peer: 'p' }, {}, /peerServices/],
-    [{ maxWatches: 200 }, {}, /maxWatches/],
+    [{ maxWatches: 200 }, {}, /at most 100 over plain HTTP.*use https/],
+    [{ address: 'https://x', maxWatches: 1_001 }, {}, /maxWatches/],
   ] as const) {
     it(`${JSON.stringify(config)} ${JSON.stringify(options)} is refused: ${text.source}`, async () => {
       const { adapter } = makeAdapter(

@@ -50,6 +50,11 @@ export interface TlsMaterial {
   readonly checkServerIdentity?: (host: string, certificate: PeerCertificate) => Error | undefined;
 }
 
+/** An answer over {@link MAX_BODY}. */
+export function tooLarge(): SourceError {
+  return new SourceError('limit', 'consul: an answer is over our limit of 64 MiB');
+}
+
 type TlsFiles = NonNullable<SourceOptions['tls']>;
 
 /** Reads the files for each connection, so that renewed certificates are taken without a restart. Throws SourceError `denied`. */

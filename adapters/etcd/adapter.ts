@@ -72,11 +72,11 @@ export class EtcdAdapter implements Adapter {
   }
 
   services(signal: AbortSignal): AsyncIterable<ServiceList> {
-    return this.#feed.lists(this.#untilClosed(signal));
+    return this.#feed.lists(signal);
   }
 
   watch(key: ServiceKey, signal: AbortSignal): AsyncIterable<Snapshot | Unchanged> {
-    return this.#feed.watch(key, this.#untilClosed(signal));
+    return this.#feed.watch(key, signal);
   }
 
   async read(key: ServiceKey, signal: AbortSignal): Promise<Snapshot> {
@@ -133,6 +133,7 @@ export class EtcdAdapter implements Adapter {
 
   async close(): Promise<void> {
     this.#closed.abort(new Error('the source is closed'));
+    this.#feed.end();
     this.#client.close();
   }
 

@@ -65,7 +65,7 @@ function newRecord(key: string, kv: KeyValue, last: KeyRecord | null, options: M
       rejected: [{ nativeId: safeText(parsed.id), reason: safeText(parsed.reason) }],
     };
   }
-  const instances: Instance[] = [];
+  const mapped: Instance[] = [];
   const rejected: RejectedRecord[] = [];
   const reject = (id: string, reason: string): void => {
     options.count('instances.rejected');
@@ -74,10 +74,12 @@ function newRecord(key: string, kv: KeyValue, last: KeyRecord | null, options: M
   for (const one of parsed.instances) {
     const made = instanceOf(one, kv, options);
     // A large store repeats the same few labels; what is shared here, the catalog takes as it is.
-    if (typeof made !== 'string') instances.push(sharedInterner.instance(made, made.metadata));
+    if (typeof made !== 'string') mapped.push(sharedInterner.instance(made, made.metadata));
     else reject(one.id, made);
   }
   for (const { id, reason } of parsed.rejected ?? []) reject(id, reason);
+  // A copy holds what it needs; an array that was pushed to has room for 17, which is 120 bytes for each key of the store.
+  const instances = mapped.slice();
   const refused = rejected.length === 0 ? NONE_REJECTED : rejected;
   // A literal where it is possible: there is one for each key, and an object put together by spreads costs three times the memory.
   if (parsed.also === undefined && parsed.tag === undefined) return { service, instances, rejected: refused };

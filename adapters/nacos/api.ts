@@ -237,19 +237,30 @@ export class NacosApi {
     return hosts;
   }
 
+  /** Cluster by cluster: 1.x and 2.x list one at a time and refuse a blank one (seen, 2.5.1). */
   async #catalogHosts(server: NacosServer, { group, name }: NativeName, signal: AbortSignal): Promise<readonly unknown[]> {
+    const service = { ...this.#namespaceOnV1(), serviceName: `${group}@@${name}`, groupName: group };
+    const path = `${V1}/catalog/service`;
+    const { json } = await this.#call(server, 'GET', path, { query: service }, signal);
+    if (!isRecord(json) || !Array.isArray(json['clusters'])) throw malformed(server, path);
+    const clusters = json['clusters'].flatMap((one: unknown) => (isRecord(one) ? [stringOf(one['name']) || 'DEFAULT'] : []));
+    const hosts: unknown[] = [];
+    for (const clusterName of clusters.slice(0, 64)) {
+      try {
+        for (const host of await this.#clusterHosts(server, { ...service, clusterName }, signal)) hosts.push(host);
+      } catch (thrown) {
+        // A cluster that is gone since: it has no hosts.
+        if (!(thrown instanceof HttpRefusal) || !/is not found/.test(thrown.text)) throw thrown;
+      }
+    }
+    return hosts;
+  }
+
+  async #clusterHosts(server: NacosServer, of: Params, signal: AbortSignal): Promise<readonly unknown[]> {
     const path = `${V1}/catalog/instances`;
     const hosts: unknown[] = [];
     for (let pageNo = 1; ; pageNo++) {
-      const query = {
-        ...this.#namespaceOnV1(),
-        serviceName: `${group}@@${name}`,
-        groupName: group,
-        clusterName: '',
-        pageNo,
-        pageSize: 500,
-      };
-      const { json } = await this.#call(server, 'GET', path, { query }, signal);
+      const { json } = await this.#call(server, 'GET', path, { query: { ...of, pageNo, pageSize: 500 } }, signal);
       if (!isRecord(json) || !Array.isArray(json['list'])) throw malformed(server, path);
       for (const host of json['list']) hosts.push(host);
       if (json['list'].length === 0 || hosts.length >= (numberOf(json['count']) ?? 0)) return hosts;

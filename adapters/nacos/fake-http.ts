@@ -97,6 +97,7 @@ const HANDLERS: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ['GET /nacos/v1/ns/service/list', groupNames],
   ['GET /nacos/v1/ns/operator/metrics', () => ({ status: 'UP' })],
   ['GET /nacos/v1/ns/catalog/services', catalogNames],
+  ['GET /nacos/v1/ns/catalog/service', catalogService],
   ['GET /nacos/v1/ns/catalog/instances', catalogHosts],
   [
     'GET /nacos/v1/console/namespaces',
@@ -207,10 +208,26 @@ function adminNames({ store }: HttpHost, params: Params): unknown {
   return ok({ totalCount: names.length, pageNumber: 1, pagesAvailable: 1, pageItems });
 }
 
-function catalogHosts({ store }: HttpHost, params: Params): unknown {
+function catalogService({ profile, store }: HttpHost, params: Params): unknown {
   const hosts = store.everyHost(idOf(params));
-  if (hosts === null) throw new FakeRefusal(404, 'service is not found!', 404);
+  if (hosts === null) throw notFound(profile, `service ${params.get('serviceName')}`);
+  const [groupName, name] = namedOf(params);
+  const clusters = [...new Set(hosts.map(({ clusterName }) => clusterName))].map((cluster) => ({ name: cluster, metadata: {} }));
+  return { service: { name, groupName, protectThreshold: 0, metadata: {} }, clusters };
+}
+
+/** One cluster, by its name. */
+function catalogHosts({ profile, store }: HttpHost, params: Params): unknown {
+  const cluster = params.get('clusterName');
+  if (cluster === undefined) throw new FakeRefusal(400, "Parameter 'clusterName' is missing", 400);
+  const hosts = store.everyHost(idOf(params))?.filter(({ clusterName }) => clusterName === cluster) ?? [];
+  if (hosts.length === 0) throw notFound(profile, `cluster ${cluster}`);
   return { list: paged(hosts, params), count: hosts.length };
+}
+
+/** 1.4.6 says so by 500. */
+function notFound({ generation }: Profile, what: string): FakeRefusal {
+  return new FakeRefusal(404, `${what} is not found!`, generation === 1 ? 500 : 404);
 }
 
 function adminService({ store }: HttpHost, params: Params): unknown {

@@ -435,6 +435,31 @@ describe('registrations', () => {
     for (const watch of [...watches, ...again.values()]) watch.stop();
   });
 
+  it('what is put while the server still works on the call before is sent, too; one that is refused takes nothing of another away', async () => {
+    const { adapter, fake, until } = await rig();
+    await put(adapter, [instance(1)]);
+    fake.slowMs = 1_000;
+    const first = put(adapter, [instance(2)]);
+    const second = put(adapter, [instance(3)]);
+    const refused = adapter.put?.([{ key: KEY, instance: instance(4, { port: 70_000 }) }], OWN, never());
+    let done = false;
+    const all = Promise.all([first, second, refused]).then(([, , answers]) => {
+      done = true;
+      assert.ok(answers?.[0] instanceof SourceError);
+    });
+    await until('all answers', () => done, 100);
+    await all;
+    fake.slowMs = 0;
+    // A removal waits for the registration that was asked for before it.
+    const late = put(adapter, [instance(6)]);
+    const receipt = { service: KEY, nativeId: '192.0.2.6#80#DEFAULT', token: 'connection' };
+    assert.deepEqual(await adapter.remove?.([receipt], {}, never()), [true]);
+    await late;
+    await put(adapter, [instance(5)]);
+    const hosts = () => (fake.store.everyHost(ID) ?? []).map(({ ip }) => ip).sort();
+    assert.deepEqual(hosts(), ['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.5']);
+  });
+
   it('health of ours goes out with the set, unknown of our own is not yet healthy', async () => {
     const { adapter, fake } = await rig();
     const [receipt] = await put(adapter, [instance(1, { health: 'unknown' })]);

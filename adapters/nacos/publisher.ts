@@ -10,11 +10,13 @@ import type { Session } from './session.ts';
 interface Group {
   readonly native: NativeName;
   /** What should be there, by native id. */
-  readonly wanted: Map<string, NativeInstance>;
+  wanted: Map<string, NativeInstance>;
   /** Number of the session on which `sent` stands. */
   sentOn: number;
   sent: ReadonlyMap<string, NativeInstance>;
-  sending: Promise<void>;
+  /** Ends when the change before the next one has ended. */
+  turn: Promise<void>;
+  queued: number;
 }
 
 const NOTHING: ReadonlyMap<string, NativeInstance> = new Map();
@@ -49,25 +51,18 @@ export class Publisher implements LineUser {
 
   /** Upserts; all of one service go in one call. Rejects with SourceError, and then nothing of it is kept. */
   async put(native: NativeName, instances: readonly NativeInstance[], signal: AbortSignal): Promise<void> {
-    const group = this.#group(native);
-    await this.#change(group, signal, (wanted) => {
-      for (const instance of instances) wanted.set(nativeId(instance), instance);
-    });
+    await this.#change(this.#group(native), new Map(instances.map((one) => [nativeId(one), one])), signal);
   }
 
   /** Idempotent. Without a connection there is nothing to take away: it went with the connection. */
   async remove(native: NativeName, ids: readonly string[], signal: AbortSignal): Promise<void> {
     const group = this.#groups.get(idOf(native));
-    if (group === undefined || !ids.some((id) => group.wanted.has(id))) return;
-    await this.#change(group, signal, (wanted) => {
-      for (const id of ids) wanted.delete(id);
-    });
-    if (group.wanted.size === 0 && group.sent.size === 0) this.#groups.delete(idOf(native));
+    if (group !== undefined) await this.#change(group, new Map(ids.map((id) => [id, null])), signal);
   }
 
   async attached(session: Session): Promise<void> {
     this.#session = session;
-    await Promise.allSettled([...this.#groups.values()].map((group) => this.#send(group, NEVER)));
+    await Promise.allSettled([...this.#groups.values()].map((group) => this.#inTurn(group, () => this.#send(group, NEVER))));
     void this.#redo(session);
   }
 
@@ -85,48 +80,54 @@ export class Publisher implements LineUser {
     const id = idOf(native);
     const known = this.#groups.get(id);
     if (known !== undefined) return known;
-    const group: Group = { native, wanted: new Map(), sentOn: -1, sent: NOTHING, sending: Promise.resolve() };
+    const group: Group = { native, wanted: new Map(), sentOn: -1, sent: NOTHING, turn: Promise.resolve(), queued: 0 };
     this.#groups.set(id, group);
     return group;
   }
 
-  async #change(group: Group, signal: AbortSignal, change: (wanted: Map<string, NativeInstance>) => void): Promise<void> {
-    const before = new Map(group.wanted);
-    change(group.wanted);
-    if (
-      this.#session === null &&
-      group.wanted.size <= before.size &&
-      [...group.wanted].every(([id, one]) => before.get(id) === one)
-    )
-      return;
-    try {
-      await this.#send(group, signal);
-    } catch (thrown) {
-      // What a refused batch held before is still there (seen: a refused batch changes nothing); ours is taken back to it.
-      for (const id of [...group.wanted.keys()]) if (!before.has(id)) group.wanted.delete(id);
-      for (const [id, one] of before) group.wanted.set(id, one);
-      if (group.wanted.size === 0 && group.sent.size === 0) this.#groups.delete(idOf(group.native));
-      throw thrown;
-    }
+  /** `null`: it goes. One change at a time for each service, so that a refused one takes no other with it. */
+  #change(group: Group, change: ReadonlyMap<string, NativeInstance | null>, signal: AbortSignal): Promise<void> {
+    return this.#inTurn(group, async () => {
+      const before = new Map(group.wanted);
+      for (const [id, one] of change) {
+        if (one === null) group.wanted.delete(id);
+        else group.wanted.set(id, one);
+      }
+      if (this.#session === null && [...group.wanted].every(([id, one]) => before.get(id) === one)) return;
+      try {
+        await this.#send(group, signal);
+      } catch (thrown) {
+        // What a refused batch held before is still there (seen: a refused batch changes nothing); ours is taken back to it.
+        group.wanted = before;
+        throw thrown;
+      }
+    });
   }
 
-  /** One call at a time for each service; the last one that is sent is what is wanted then. */
-  #send(group: Group, signal: AbortSignal): Promise<void> {
-    const turn = group.sending.then(() => this.#sendNow(group, signal));
-    group.sending = turn.catch(() => {});
+  /** The last one that leaves takes the group away where nothing of it is left. */
+  #inTurn(group: Group, what: () => Promise<void>): Promise<void> {
+    group.queued++;
+    const turn = group.turn.then(what).finally(() => {
+      group.queued--;
+      const there = group.sentOn === this.#session?.number ? group.sent.size : 0;
+      if (group.queued === 0 && group.wanted.size === 0 && there === 0) this.#groups.delete(idOf(group.native));
+    });
+    group.turn = turn.catch(() => {});
     return turn;
   }
 
-  async #sendNow(group: Group, signal: AbortSignal): Promise<void> {
+  /** Called in turn only. */
+  async #send(group: Group, signal: AbortSignal): Promise<void> {
     const line = this.#line;
     if (line === null) return;
     const session = this.#session ?? (await line.enter(signal));
     if (session === null) return;
-    const all = [...group.wanted.values()];
+    const sending = new Map(group.wanted);
+    const all = [...sending.values()];
     const there = group.sentOn === session.number ? group.sent : NOTHING;
     // What the server has already is not sent again: it would push to every subscriber.
     if (all.length === there.size && all.every((one) => there.get(nativeId(one)) === one)) return;
-    const gone = [...there.values()].filter((one) => !group.wanted.has(nativeId(one)));
+    const gone = [...there.values()].filter((one) => !sending.has(nativeId(one)));
     if (session.oneByOne) for (const one of gone) await this.#call(session, group, 'deregisterInstance', one, signal);
     const [only] = all;
     if (all.length > 1) {
@@ -137,7 +138,7 @@ export class Publisher implements LineUser {
     else if (!session.oneByOne)
       for (const one of gone.slice(0, 1)) await this.#call(session, group, 'deregisterInstance', one, signal);
     group.sentOn = session.number;
-    group.sent = new Map(group.wanted);
+    group.sent = sending;
   }
 
   async #call(session: Session, group: Group, type: string, instance: NativeInstance, signal: AbortSignal): Promise<void> {
@@ -154,7 +155,7 @@ export class Publisher implements LineUser {
         count('registration.redo', behind.length);
         await clock.sleep(reconnectDelay(attempt, random), this.#closed.signal);
         if (session !== this.#session) return;
-        await Promise.allSettled(behind.map((group) => this.#send(group, NEVER)));
+        await Promise.allSettled(behind.map((group) => this.#inTurn(group, () => this.#send(group, NEVER))));
       }
     } catch {
       // Closed.

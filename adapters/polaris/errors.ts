@@ -19,6 +19,9 @@ export const HEARTBEAT_ON_DISABLED = 400_141;
 export const EXISTED = 400_201;
 export const NOT_FOUND = 400_202;
 export const SAME_INSTANCE = 400_208;
+const API_LIMIT = 403_003;
+const INSTANCE_LIMIT = 429_001;
+export const IP_LIMIT = 429_002;
 
 const MISSING: ReadonlySet<number> = new Set([NOT_FOUND, 400_301, 400_303]);
 
@@ -135,7 +138,7 @@ const CODES: ReadonlyMap<number, readonly [cause: SourceErrorCause, hint: string
   [403_002, ['denied', 'the user of this token may not do this: grant the rights in the console']],
 ]);
 
-const THROTTLED: ReadonlySet<number> = new Set([403_003, 429_001, 429_002]);
+const THROTTLED: ReadonlySet<number> = new Set([API_LIMIT, INSTANCE_LIMIT, IP_LIMIT]);
 const THROTTLE_WAIT_MS = 5_000;
 
 /** An answer whose code is no success. `what` says what was asked, without secrets. */

@@ -1,5 +1,7 @@
 // Watches and lists over the fake server: one stream for all, cadence, what answers mean, faults of the server, the HTTP fallback.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
 import { describe, it } from 'node:test';
 import type { Adapter, SourceOptions } from '../../src/adapter/contract.ts';
 import type { ServiceKey } from '../../src/model/service.ts';
@@ -239,6 +241,8 @@ describe('polaris feed', () => {
       add(r, 'b');
       const adapter = r.adapter();
       for (const [name, broken, claim] of breaks) {
+        // A server that fails again and again is left alone for a while.
+        await r.clock.advance(15_000);
         const readers = [watch(adapter, key('a')), watch(adapter, key('b'))];
         await r.until(() => readers.every(({ items }) => items.length > 0));
         broken();
@@ -384,5 +388,38 @@ describe('polaris feed', () => {
       const again = watch(adapter, key('a'));
       await r.until(() => again.items.length > 0);
       await again.stop();
+    }));
+
+  it('over the rate limit of the server, in codes or as HTTP 429, a watch is lost with a wait of 5 s and the others go on', () =>
+    rig(async (r) => {
+      for (const name of ['a', 'b']) add(r, name);
+      r.fake.answer = ({ service }) => (textOf(service?.name) === 'a' ? { code: { value: 403_003 } } : null);
+      const adapter = r.adapter();
+      const [limited, other] = [watch(adapter, key('a')), watch(adapter, key('b'))];
+      await limited.done;
+      assert.deepEqual([limited.error?.causeKind, limited.error?.retryAfterMs], ['lost', 5_000]);
+      assert.match(limited.error?.message ?? '', /the server limits our rate \(403003/);
+      await r.until(() => other.items.length > 0);
+      assert.equal(other.error, null);
+      await other.stop();
+      assert.equal(r.fake.streamsOpened, 1);
+      for (const [status, wait, words] of [
+        [429, 5_000, /limits our rate/],
+        [503, undefined, /a gateway answers there/],
+      ] as const) {
+        const gateway = createServer((_, response) => void response.writeHead(status).end('busy'));
+        gateway.listen(0, '127.0.0.1');
+        await once(gateway, 'listening');
+        try {
+          const overHttp = r.adapter({ servers: [`http://127.0.0.1:${Object(gateway.address()).port}`] });
+          const reader = watch(overHttp, key('a'));
+          await reader.done;
+          assert.deepEqual([reader.error?.causeKind, reader.error?.retryAfterMs], ['lost', wait]);
+          assert.match(reader.error?.message ?? '', words);
+          await overHttp.close();
+        } finally {
+          gateway.close();
+        }
+      }
     }));
 });

@@ -7,7 +7,7 @@ import { parseJson } from '../../src/kernel/decode.ts';
 import { messageOf } from '../../src/kernel/errors.ts';
 import { asSourceError, SourceError } from '../../src/model/snapshot.ts';
 import type { TlsMaterial } from './client.ts';
-import { NO_CHANGE, PolarisFailure, shown, sourceError, UNAVAILABLE } from './errors.ts';
+import { codeError, IP_LIMIT, NO_CHANGE, PolarisFailure, shown, sourceError, UNAVAILABLE } from './errors.ts';
 import { discoverJson, discoverOf, instanceJson, responseOf } from './json.ts';
 import type { NativeInstance, NativeResponse, WriteName } from './protocol.ts';
 import type { Asker, Question, Result } from './question.ts';
@@ -106,6 +106,8 @@ export class HttpApi {
     const bytes = new Uint8Array(await stream.arrayBuffer());
     const parsed = parseJson(bytes, { maxBytes: MAX_BODY });
     if (parsed.ok) return parsed.value;
+    const busy = gatewayError(statusCode, this.server);
+    if (busy !== null) throw busy;
     return this.#notPolaris(`HTTP status ${statusCode}, no JSON`);
   }
 
@@ -119,6 +121,13 @@ export class HttpApi {
       `polaris ${this.server}: no HTTP API of Polaris there (${shown(what)}): check that servers name its api-http port (8090)`,
     );
   }
+}
+
+/** What stands before Polaris, or Polaris without a body, asks for less or has nobody to ask. */
+function gatewayError(status: number, server: string): SourceError | null {
+  if (status === 429) return codeError(IP_LIMIT, `HTTP status ${status}`, server, 'the HTTP API');
+  if (status < 502 || status > 504) return null;
+  return new SourceError('lost', `polaris ${server}: a gateway answers there that cannot reach Polaris (HTTP status ${status})`);
 }
 
 interface Waiting {

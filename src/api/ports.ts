@@ -89,6 +89,8 @@ export interface SourceSummary {
   readonly instances: number;
   readonly held: number;
   readonly rejected: number;
+  /** The newest refused records and names of the source, oldest first, at most 20. */
+  readonly recentRejected?: readonly RejectedEntry[];
   /** Null until the adapter is loaded. */
   readonly capabilities: Capabilities | null;
   /** ms from a change in the registry to our view, where it is known. */

@@ -41,6 +41,16 @@ describe('the resources of the API', () => {
   });
   after(() => fake.api.close());
 
+  it('GET /v1/sources lists the records and names that a source was refused', async () => {
+    const fake = await fakeApi();
+    const refused = { source: 'local', service: 'shop/web', nativeId: '', reason: 'names: gives it to another service', at: 5 };
+    fake.sources.push(liveSource({ id: 'c', rejected: 1, recentRejected: [refused] }));
+    const { sources } = (await get(fake, '/v1/sources')).json();
+    const { source: _source, ...shown } = refused;
+    assert.deepEqual(sources[1].recentRejected, [shown]);
+    await fake.api.close();
+  });
+
   it('GET /v1/sources shows state, ages and capabilities as plain JSON', async () => {
     fake.sources.push(
       liveSource({

@@ -34,6 +34,17 @@ export const SourceSchema = Type.Object({
   instances: Type.Integer(),
   held: Type.Integer(),
   rejected: Type.Integer(),
+  recentRejected: Type.Optional(
+    Type.Array(
+      Type.Object({
+        service: Type.String({ description: "The source's own words where the name has no place here." }),
+        nativeId: Type.String({ description: 'Empty where the name itself is refused.' }),
+        reason: Type.String(),
+        at: Type.Number(),
+      }),
+      { description: 'The newest 20, oldest first.' },
+    ),
+  ),
   lagMs: Age,
   capabilities: Nullable(
     Type.Object({

@@ -17,13 +17,14 @@ export function routeSources(app: App, { ports }: ApiContext): void {
 
 /** One source as JSON; also the data of the `source` event of /v1/watch. */
 export function sourceAnswer(source: SourceSummary): object {
-  const { ageMs, contactAgeMs, capabilities, counts, ...rest } = source;
+  const { ageMs, contactAgeMs, capabilities, counts, recentRejected, ...rest } = source;
   return {
     ...rest,
     ageMs: rounded(ageMs),
     contactAgeMs: rounded(contactAgeMs),
     capabilities: capabilities === null ? null : capabilitiesAnswer(capabilities),
     counts: Object.fromEntries(counts),
+    ...(recentRejected === undefined ? {} : { recentRejected: recentRejected.map(({ source: _source, ...refused }) => refused) }),
   };
 }
 

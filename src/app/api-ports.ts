@@ -24,6 +24,9 @@ export interface PortParts {
   readonly waiting: () => readonly string[];
 }
 
+/** Refused records of a source that `/v1/sources` shows. */
+const RECENT_REJECTED = 20;
+
 /** Everything the API needs of the layers below it. */
 export function apiPorts(parts: PortParts): ApiPorts {
   const { catalog, overrides, registrations, migrations, dataPlane, store } = parts;
@@ -81,8 +84,15 @@ function sourcesPort({ catalog, sources }: PortParts): SourcesPort {
         const said = catalog.sourceSummary(id);
         const running = sources.about(id);
         if (said === undefined) return [];
+        const recentRejected = catalog.recentRejected(id).slice(-RECENT_REJECTED);
         return [
-          { ...said, capabilities: running?.adapter.capabilities ?? null, lagMs: null, counts: running?.counts ?? new Map() },
+          {
+            ...said,
+            recentRejected,
+            capabilities: running?.adapter.capabilities ?? null,
+            lagMs: null,
+            counts: running?.counts ?? new Map(),
+          },
         ];
       }),
     subscribe: (listener) => catalog.subscribeSources(listener),

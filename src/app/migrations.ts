@@ -90,7 +90,7 @@ export async function openMigrations(parts: MigrationParts): Promise<OpenMigrati
       catalog: catalogPort(parts),
       sources: sourcesPort(parts),
       store,
-      memory: new OverlayFile({ path: join(dir, 'overlay.json'), uid, log }),
+      memory: new OverlayFile({ path: join(dir, 'migration-overlay.json'), uid, log }),
       probe: probePort(parts),
       sides: (inScope) => parts.dataPlane.sides(inScope),
       sidecar: settings.id,

@@ -72,6 +72,8 @@ export async function register(io: Io, service: string, address: string, options
       rows,
     ),
   );
+  const open = Object.entries(answer.targets).filter(([, { state }]) => state !== 'live');
+  if (open.length > 0) io.out(line(`not there yet: ${open.map(([source]) => source).join(', ')}; the sidecar keeps trying`));
 }
 
 /** `10.0.0.5-8000`: ids hold no colons. */

@@ -2,7 +2,7 @@
 import { Type } from 'typebox';
 import { ApiClient, type ApiOptions } from './client.ts';
 import type { Io } from './io.ts';
-import { ageText, table } from './table.ts';
+import { ageText, line, table } from './table.ts';
 
 const Age = Type.Union([Type.Number(), Type.Null()]);
 const Answer = Type.Object({
@@ -18,6 +18,9 @@ const Answer = Type.Object({
       instances: Type.Number(),
       held: Type.Number(),
       rejected: Type.Number(),
+      recentRejected: Type.Optional(
+        Type.Array(Type.Object({ service: Type.String(), nativeId: Type.String(), reason: Type.String() })),
+      ),
     }),
   ),
 });
@@ -52,4 +55,14 @@ export async function sources(io: Io, options: ApiOptions): Promise<void> {
     [one.cause, one.message].filter((word) => word !== undefined).join(': '),
   ]);
   io.out(table(columns, rows));
+  const refused = answer.sources.flatMap(({ id, recentRejected }) => refusedLines(id, recentRejected ?? []));
+  if (refused.length > 0) io.out(`\n${refused.map(line).join('')}`);
+}
+
+/** What was refused lately, each thing once: a list says the same again and again. */
+function refusedLines(source: string, refused: readonly { service: string; nativeId: string; reason: string }[]): string[] {
+  const lines = refused.map(
+    ({ service, nativeId, reason }) => `rejected: ${source} ${[service, nativeId].join(' ').trim()}: ${reason}`,
+  );
+  return [...new Set(lines)].slice(-5);
 }

@@ -404,12 +404,23 @@ describe('what others do to our copies', () => {
   });
 });
 
+describe('a copy that we have just removed', () => {
+  const shown = { target: account('b', [copyOf(one)], { goodAt: NOW - 1_000 }) };
+  it('is not taken over while the target may only not know it yet', () => {
+    const early = run({ ...shown, notes: note(one, { wroteAt: NOW - 1_500 }) });
+    assert.deepEqual([short(early), early.nextAt], [[], NOW + 3_500]);
+    assert.deepEqual(short(run({ ...shown, notes: note(one, { wroteAt: NOW - 5_500 }) })), ['read']);
+    assert.deepEqual(short(run({ ...shown, notes: note(one, { wroteAt: NOW - 7_000 }) })), ['put adopt 80']);
+  });
+});
+
 describe('endings', () => {
   const base = {
     rules: rules(),
     target: account('b', [copyOf(one)]),
     busy: new Set<string>(),
     putOff: new Set<string>(),
+    unsure: new Set<string>(),
     confirmed: false,
   };
   it('drain: all that the ledger knows goes, and what carries our marker is taken over first', () => {

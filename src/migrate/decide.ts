@@ -276,7 +276,14 @@ class Pass {
 
   /** A copy of ours that nobody wants and the ledger does not know: taken over first, removed by the rules then. */
   #orphan(address: Address, ours: Instance): void {
-    const { origin, wants } = this.#in;
+    const { origin, wants, now, target } = this.#in;
+    const { wroteAt } = this.#note(address);
+    // What we have just removed may still be shown: taking it over would write it again.
+    if ((target?.goodAt ?? 0) - wroteAt < SETTLE_MS) {
+      if (now - wroteAt < SETTLE_MS) this.#wait(null, wroteAt + SETTLE_MS);
+      else this.#read();
+      return;
+    }
     const unknown = wants.kind === 'new' && wants.baseline === null;
     if (this.#targetLive && origin?.live === true && !unknown) this.#adopt(address, ours);
   }

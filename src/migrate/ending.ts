@@ -15,12 +15,14 @@ export interface EndingInput {
   readonly busy: ReadonlySet<Address>;
   /** Addresses whose last try failed and that are not to be tried yet. */
   readonly putOff: ReadonlySet<Address>;
+  /** Addresses that we wrote or removed so lately that `target` may not know it. */
+  readonly unsure: ReadonlySet<Address>;
   /** `target` was read afresh after our last write of the service. */
   readonly confirmed: boolean;
 }
 
 /** Every copy goes, and so does what carries our marker though the ledger lacks it. */
-export function drainActions({ rules, target, entries, busy, putOff, confirmed }: EndingInput): Action[] {
+export function drainActions({ rules, target, entries, busy, putOff, unsure, confirmed }: EndingInput): Action[] {
   const actions: Action[] = [];
   const standing = standings(target, entries, rules);
   const known = new Set<Address>();
@@ -37,9 +39,8 @@ export function drainActions({ rules, target, entries, busy, putOff, confirmed }
     else actions.push({ kind: 'strike', entry, why: 'no copy stands' });
   }
   for (const [address, { ours }] of standing) {
-    if (ours !== null && target?.live === true && !known.has(address) && !busy.has(address) && !putOff.has(address)) {
-      actions.push(again(address, ours, rules));
-    }
+    if (ours === null || target?.live !== true || known.has(address)) continue;
+    if (!busy.has(address) && !putOff.has(address) && !unsure.has(address)) actions.push(again(address, ours, rules));
   }
   return read ? [...actions, { kind: 'read' }] : actions;
 }

@@ -60,6 +60,8 @@ describe('a mirror copies', () => {
     await rig.clock.advance(1_000);
     assert.equal(rig.b.records(S).find(({ port }) => port === 81)?.health, 'unhealthy');
     assert.deepEqual([rig.b.count('put'), rig.b.count('health')], [puts, 1]);
+    await rig.clock.advance(400_000);
+    assert.deepEqual([rig.b.count('put'), rig.b.count('health')], [puts, 1], 'nothing is written twice');
   });
 
   claim('a hundred services in few calls, each intent durable before its call', async (rig) => {
@@ -231,6 +233,32 @@ describe('faults of a target', () => {
     assert.deepEqual(what.slice(0, 3), ['put', 'read', 'put']);
     assert.deepEqual(rig.b.ports(S), [1]);
     assert.equal(rig.store.entries()[0]?.state, 'written');
+  });
+
+  claim('while answers stay lost, each repetition comes after a read that began after the last try', async (rig) => {
+    rig.b.loseAnswers = true;
+    rig.b.lag = 600_000;
+    rig.a.native(S, instance(1));
+    rig.mirror();
+    await rig.clock.advance(20_000);
+    const what = rig.b.calls.map((call) => call.what).filter((one) => one !== 'renew');
+    assert.ok(what.length >= 5, what.join());
+    for (const [n, one] of what.entries()) assert.equal(one, n % 2 === 0 ? 'put' : 'read');
+  });
+
+  claim('a call that is never answered is given up, and its outcome read back', async (rig) => {
+    rig.b.hang = true;
+    rig.a.native(S, instance(1));
+    const mirror = rig.mirror();
+    await rig.clock.advance(9_000);
+    assert.equal(mirror.status().lastError.size, 0);
+    rig.b.hang = false;
+    await rig.clock.advance(5_000);
+    assert.deepEqual(
+      rig.b.calls.map((call) => call.what).filter((one) => one !== 'renew'),
+      ['put', 'read', 'put'],
+    );
+    assert.deepEqual(rig.b.ports(S), [1]);
   });
 
   claim('a copy that the target lost is put again, and one whose fields others changed once a minute at most', async (rig) => {
@@ -518,7 +546,49 @@ describe('an ending', () => {
   });
 });
 
+describe('pace', () => {
+  claim(
+    'a target that takes one record a call gets 50 calls a second, and a storm of changes costs their last word only',
+    async (rig) => {
+      rig.b.capabilities = { writesPerCall: 1 };
+      for (const n of ports(0, 50)) rig.a.native(`default/s${n}`, ...ports(1, 10).map((port) => instance(port)));
+      const mirror = rig.mirror();
+      await rig.clock.advance(5_000);
+      const standing = (): number => ports(0, 50).reduce((sum, n) => sum + rig.b.copies(`default/s${n}`).length, 0);
+      assert.ok(standing() >= 230 && standing() <= 270, `${standing()} after 5 s`);
+      assert.ok(mirror.status().queued > 200 && mirror.status().lagMs >= 4_900);
+      for (let weight = 1; weight <= 20; weight++) {
+        for (const port of ports(1, 10)) rig.a.native('default/s49', instance(port, { weight }));
+        await rig.clock.advance(100);
+      }
+      await rig.clock.advance(6_000);
+      assert.equal(standing(), 500);
+      assert.deepEqual([mirror.status().queued, mirror.status().lagMs], [0, 0]);
+      const sent = rig.b.calls.filter(({ what }) => what === 'put').reduce((sum, { ids }) => sum + ids.length, 0);
+      assert.equal(sent, 500);
+      assert.ok(rig.b.copies('default/s49').every(({ weight }) => weight === 20));
+    },
+  );
+});
+
 describe('the right to write', () => {
+  claim('goes with every put and removal as the fence of its target', async (rig) => {
+    const fence = { key: 'leader', createRevision: '1', leaseId: '2' };
+    rig.a.native(S, instance(1));
+    const mirror = rig.mirror({ fences: new Map([['b', fence]]) });
+    await rig.clock.advance(1_000);
+    rig.b.native(S, instance(2));
+    await rig.clock.advance(1_000);
+    const ended = mirror.drain();
+    await rig.clock.advance(1_000);
+    await ended;
+    for (const { what, how } of rig.b.calls) if (what === 'put' || what === 'remove') assert.deepEqual(how?.fence, fence);
+    for (const { how } of rig.a.calls) assert.equal(how?.fence, undefined);
+    assert.deepEqual([rig.b.count('remove'), rig.a.count('remove')], [1, 1]);
+    const [put] = rig.b.calls;
+    assert.deepEqual([put?.how?.as, put?.how?.ttl, put?.how?.liveness], ['copy', 90_000, 'beat']);
+  });
+
   claim('frozen: nothing is written, beats go on, and what was missed is made up for', async (rig) => {
     rig.a.native(S, instance(1));
     rig.mirror();
@@ -533,6 +603,30 @@ describe('the right to write', () => {
     await rig.clock.advance(1_000);
     assert.deepEqual(rig.b.ports(S), [1, 2]);
   });
+
+  for (const stop of ['frozen', 'lost'] as const) {
+    claim(`${stop} while an intent is being saved: its call is not made`, async (rig) => {
+      const lock = new AbortController();
+      const { savePages } = rig.store;
+      const held = Promise.withResolvers<void>();
+      rig.store.savePages = async (id, pages) => {
+        await savePages.call(rig.store, id, pages);
+        if (pages.some(({ entries }) => entries.length > 0)) await held.promise;
+      };
+      rig.a.native(S, instance(1));
+      rig.mirror({ lost: lock.signal });
+      await rig.clock.advance(1_000);
+      assert.equal(rig.store.entries()[0]?.state, 'intent');
+      if (stop === 'frozen') rig.frozen = true;
+      else lock.abort(new Error('gone'));
+      held.resolve();
+      await rig.clock.advance(5_000);
+      assert.equal(rig.b.count('put'), 0);
+      rig.frozen = false;
+      await rig.clock.advance(5_000);
+      assert.deepEqual(rig.b.ports(S), stop === 'frozen' ? [1] : []);
+    });
+  }
 
   claim('lost: nothing is sent any more, no beat either', async (rig) => {
     const lock = new AbortController();
@@ -569,6 +663,74 @@ describe('the right to write', () => {
     rig.store.down = null;
     await rig.clock.advance(40_000);
     assert.deepEqual(rig.b.ports(S), [1]);
+  });
+});
+
+describe('a target that says less', () => {
+  claim('without a word for isolated has no record meanwhile, and gets it back', async (rig) => {
+    rig.b.capabilities = { keeps: new Set(['metadata']) };
+    rig.a.native(S, instance(1), instance(2));
+    rig.mirror();
+    await rig.clock.advance(70_000);
+    rig.a.native(S, instance(1, { isolated: true }));
+    await rig.clock.advance(2_000);
+    assert.deepEqual(rig.b.ports(S), [2]);
+    assert.deepEqual(
+      rig.store
+        .entries()
+        .map(({ port, state }) => `${port} ${state}`)
+        .sort(),
+      ['1 withheld', '2 written'],
+    );
+    rig.a.native(S, instance(1));
+    await rig.clock.advance(2_000);
+    assert.deepEqual(rig.b.ports(S), [1, 2]);
+  });
+
+  claim('that refuses to say weight 0 has no record meanwhile', async (rig) => {
+    rig.b.refuse = ({ instance: one }) => (one.weight === 0 ? new SourceError('refused', 'no zero weight') : null);
+    rig.a.native(S, instance(1), instance(2));
+    rig.mirror();
+    await rig.clock.advance(70_000);
+    rig.a.native(S, instance(1, { weight: 0 }));
+    await rig.clock.advance(3_000);
+    assert.deepEqual(rig.b.ports(S), [2]);
+    rig.a.native(S, instance(1, { weight: 5 }));
+    await rig.clock.advance(3_000);
+    assert.deepEqual(rig.b.ports(S), [1, 2]);
+  });
+
+  claim('and loses metadata is mirrored by the ledger alone', async (rig) => {
+    const strip = rig.b.adapter.put;
+    rig.b.capabilities = { keeps: new Set(['weight', 'health']) };
+    rig.b.adapter.put = async (writes, how, signal) => {
+      const bare = writes.map((write) => ({ ...write, instance: { ...write.instance, metadata: new Map() } }));
+      return (await strip?.call(rig.b.adapter, bare, how, signal)) ?? [];
+    };
+    rig.a.native(S, instance(1), instance(2));
+    rig.mirror();
+    await rig.clock.advance(70_000);
+    assert.deepEqual(
+      [rig.a.ports(S), rig.b.ports(S)],
+      [
+        [1, 2],
+        [1, 2],
+      ],
+    );
+    rig.b.native(S, instance(3));
+    rig.a.gone(S, 'n-1');
+    await rig.clock.advance(5_000);
+    assert.deepEqual(
+      [rig.a.ports(S), rig.b.ports(S)],
+      [
+        [2, 3],
+        [2, 3],
+      ],
+    );
+    const ended = rig.mirrors[0]?.drain();
+    await rig.clock.advance(5_000);
+    await ended;
+    assert.deepEqual([rig.a.ports(S), rig.b.ports(S)], [[2], [3]]);
   });
 });
 

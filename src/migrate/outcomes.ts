@@ -91,8 +91,10 @@ function afterFailure(
   if (error.causeKind !== 'refused') return { entry: reverted, note: again };
   // Not ours any more, by its own word: a put finds out, or takes the place again.
   if (action.kind === 'health') return { entry: reverted, note: { forgotten: true } };
-  const { instance, digest } = action;
-  const silent = instance.isolated || instance.weight === 0 || instance.health === 'unhealthy';
+  const { instance, digest, why } = action;
+  // Only a mirror can do without the record: what is to be kept or taken over is as it is.
+  const silent =
+    why !== 'kept' && why !== 'adopt' && (instance.isolated || instance.weight === 0 || instance.health === 'unhealthy');
   if (silent) return { entry: reverted, note: { unsayable: contentOf(digest, instance.health) } };
   return { entry: reverted, note: { waitUntil: at.now + REFUSED_MS * (0.9 + 0.2 * at.random()), failures: failures + 1 } };
 }

@@ -10,7 +10,7 @@ import type { ServiceId, ServiceKey } from '../model/service.ts';
 import { type Snapshot, SourceError } from '../model/snapshot.ts';
 import type { AuditLine } from '../telemetry/audit.ts';
 import { Beats } from './beats.ts';
-import { type Action, type Decision, decide, isNative, NEW_NOTE, type Note, type Wants } from './decide.ts';
+import { type Action, type Decision, decide, isNative, NEW_NOTE, type Note, SETTLE_MS, type Wants } from './decide.ts';
 import type { CopyRules } from './desired.ts';
 import { drainActions, keepActions } from './ending.ts';
 import { type Address, addressOf, type Ledger } from './ledger.ts';
@@ -24,6 +24,8 @@ import { type Before, COPY_TTL_MS, type Op, type Outcome, TargetWriter, type Wri
 
 /** A fresh read of a target speaks for this long, ms. */
 const FRESH_MS = 5_000;
+/** What is remembered of an address without a copy, ms. */
+const FORGET_MS = 60_000;
 /** An ending looks again for a source that is not there, ms. */
 const ABSENT_MS = 1_000;
 
@@ -122,7 +124,7 @@ export class Side {
     const entries = this.#task.ledger.entriesIn(this.target, service);
     const adapter = this.#deps.sources.adapter(this.target);
     const key = this.#task.mapKey(this.target, service) ?? (mode === 'mirror' ? null : (entries[0]?.key ?? null));
-    if (mode === 'off' || key === null || adapter === null || adapter.put === undefined) {
+    if (mode === 'off' || key === null || adapter === null || !adapter.capabilities.register || adapter.put === undefined) {
       this.writer.cancel(service);
       return this.#nothing(adapter, key, entries);
     }
@@ -131,6 +133,7 @@ export class Side {
         ? this.#mirror(service, origin, target, adapter, entries, graceEndsAt)
         : this.#ending(service, target, adapter, entries, mode);
     this.#apply(service, key, decision);
+    this.#prune(service);
     return decision;
   }
 
@@ -188,13 +191,16 @@ export class Side {
     mode: 'drain' | 'keep',
   ): Decision {
     const now = this.#deps.clock.now();
-    const off = [...(this.#notes.get(service) ?? NO_NOTES)].filter(([, { waitUntil }]) => waitUntil > now);
+    const notes = [...(this.#notes.get(service) ?? NO_NOTES)];
+    const off = notes.filter(([, { waitUntil }]) => waitUntil > now);
+    const unsure = notes.filter(([, { wroteAt }]) => (target?.goodAt ?? 0) - wroteAt < SETTLE_MS);
     const actions = (mode === 'drain' ? drainActions : keepActions)({
       rules: this.#rules(adapter),
       target,
       entries,
       busy: this.writer.busy(service),
       putOff: new Set(off.map(([address]) => address)),
+      unsure: new Set(unsure.map(([address]) => address)),
       confirmed: this.#confirmed(service),
     });
     const nextAt = Math.min(...off.map(([, { waitUntil }]) => waitUntil), Number.POSITIVE_INFINITY);
@@ -314,8 +320,8 @@ export class Side {
     const failed = outcome instanceof SourceError;
     if (after.entry === null) this.#task.ledger.strike(before);
     else this.#task.ledger.write(after.entry);
-    if (after.entry === null && !failed) notes.delete(action.address);
-    else notes.set(action.address, { ...note, ...after.note });
+    // Also of a copy that is gone: the target may show it for a while.
+    notes.set(action.address, { ...note, ...after.note });
     this.#host.saver.mark(service);
     const what = action.kind === 'health' ? `health ${action.health}` : action.kind;
     this.#audit(
@@ -350,6 +356,18 @@ export class Side {
   }
 
   // --- small parts ---
+
+  /** Drops what is remembered of addresses that have had no copy for a while. */
+  #prune(service: ServiceId): void {
+    const notes = this.#notes.get(service);
+    if (notes === undefined) return;
+    const now = this.#deps.clock.now();
+    const known = new Set(this.#task.ledger.entriesIn(this.target, service).map(addressOf));
+    for (const [address, { waitUntil, wroteAt }] of notes) {
+      if (!known.has(address) && Math.max(waitUntil, wroteAt + FORGET_MS) <= now) notes.delete(address);
+    }
+    if (notes.size === 0) this.#notes.delete(service);
+  }
 
   #entryOf({ service, action }: WriteOp): LedgerEntry | null {
     const { host, port, transport } = action.kind === 'put' ? action.instance : action.entry;

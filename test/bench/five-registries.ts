@@ -1,6 +1,7 @@
 // Five registries at once (the figure of issue 5): memory of a sidecar on five sources, and how long its event loop stalls while all of
 // them drop their connections and come back. `weir run` is one process, the five fakes another, so that only the sidecar is measured.
-// Called by bench/main.ts and the test beside it; run alone it prints: node test/bench/five-registries.ts [services].
+// Called by bench/main.ts and the test beside it; run alone it prints:
+// node test/bench/five-registries.ts [services] [options of the sidecar's node].
 import assert from 'node:assert/strict';
 import { type ChildProcess, fork } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
@@ -28,9 +29,14 @@ export interface FiveFigures {
   readonly rssPeakMb: number;
   /** From the cut until everything is live again, ms. */
   readonly backMs: number;
+  /** The same for each source, ms. */
+  readonly backMsBySource: Readonly<Record<string, number>>;
   /** Event-loop delay from the cut until everything is live again, ms. */
   readonly backP99Ms: number;
   readonly backMaxMs: number;
+  /** Processor time of the main thread in one turn of the loop, in the same time, ms: the delay that is our own doing. */
+  readonly backWorkP99Ms: number;
+  readonly backWorkMaxMs: number;
   /** Event-loop delay at rest, for comparison, ms. */
   readonly restP99Ms: number;
   /** After the reconnect, MiB. */
@@ -50,9 +56,10 @@ const SETTLE_MS = 20_000;
 
 interface Delay {
   readonly round: number;
-  readonly p50: number;
   readonly p99: number;
   readonly max: number;
+  readonly workP99: number;
+  readonly workMax: number;
 }
 
 /** One measurement. `settleMs`: how long the sidecar rests before its memory is read. */
@@ -60,8 +67,10 @@ export async function benchFive(options: {
   readonly services: number;
   readonly names: FiveFigures['names'];
   readonly settleMs?: number;
+  /** Options of the sidecar's node, for experiments. */
+  readonly nodeArgs?: readonly string[];
 }): Promise<FiveFigures> {
-  const { services, names, settleMs = SETTLE_MS } = options;
+  const { services, names, settleMs = SETTLE_MS, nodeArgs = [] } = options;
   const bench = new FaultBench();
   try {
     const fakes = fork(FAKES, [String(services)], {
@@ -73,7 +82,10 @@ export async function benchFive(options: {
     const probe = bench.path('loop.json');
     const began = performance.now();
     const env = { WEIR_LOOP_PROBE: probe };
-    const weir = await bench.weir(bench.config(sourcesYaml(ports, names, services)), { env, nodeArgs: ['--import', PROBE] });
+    const weir = await bench.weir(bench.config(sourcesYaml(ports, names, services)), {
+      env,
+      nodeArgs: [...nodeArgs, '--import', PROBE],
+    });
     let round = 0;
     const delay = async (): Promise<Delay> => {
       round++;
@@ -104,8 +116,13 @@ export async function benchFive(options: {
     fakes.send(order);
     await said(fakes);
     let removed = 0;
-    const look = async (): Promise<void> => {
-      for (const { instances } of await states(weir)) removed = Math.max(removed, services * INSTANCES - instances);
+    const backBySource = new Map<string, number>();
+    const look = (now: readonly State[]): void => {
+      for (const one of now) {
+        removed = Math.max(removed, services * INSTANCES - one.instances);
+        if (one.state !== 'live' || (one.lostWatches ?? 0) > 0) backBySource.delete(one.id);
+        else if (!backBySource.has(one.id)) backBySource.set(one.id, Math.round(performance.now() - cutAt));
+      }
     };
     // Somebody must have noticed before "all live" means anything.
     await eventually(async () => assert.ok((await states(weir)).some(({ state }) => state !== 'live')), 20_000, 20);
@@ -113,7 +130,7 @@ export async function benchFive(options: {
     const backMs = performance.now() - cutAt;
     const back = await delay();
     await sleep(Math.min(settleMs, 5_000));
-    await look();
+    look(await states(weir));
     removed = Math.max(removed, catalogInstances - (await weir.metric('weir_catalog_instances')));
     return {
       names,
@@ -126,8 +143,11 @@ export async function benchFive(options: {
       rssMb,
       rssPeakMb,
       backMs,
+      backMsBySource: Object.fromEntries(backBySource),
       backP99Ms: back.p99,
       backMaxMs: back.max,
+      backWorkP99Ms: back.workP99,
+      backWorkMaxMs: back.workMax,
       restP99Ms: rest.p99,
       rssAfterMb: weir.rssMb(),
       removed,
@@ -157,12 +177,12 @@ async function allLive(
   weir: WeirProcess,
   services: number,
   withinMs: number,
-  look: () => Promise<void> = async () => {},
+  look: (now: readonly State[]) => void = () => {},
 ): Promise<void> {
   await eventually(
     async () => {
-      await look();
       const now = await states(weir);
+      look(now);
       const shown = now
         .map((one) => `${one.id} ${one.state} ${one.services}/${one.instances} lost ${one.lostWatches ?? '?'}`)
         .join(', ');
@@ -201,5 +221,6 @@ function said<T>(child: ChildProcess): Promise<T> {
 
 if (import.meta.main) {
   const services = Number(process.argv[2] ?? 2_000);
-  for (const names of ['merged', 'distinct'] as const) console.log(await benchFive({ services, names }));
+  const nodeArgs = process.argv.slice(3);
+  for (const names of ['merged', 'distinct'] as const) console.log(await benchFive({ services, names, nodeArgs }));
 }

@@ -1,4 +1,4 @@
-// npm run bench: everything, side by side, as JSON and as tables. Words choose parts: proxies, catalog, pick, propagation, coldstart.
+// npm run bench: everything, side by side, as JSON and as tables. Words choose parts: proxies, catalog, pick, propagation, coldstart, five.
 // Options: --quick (short rounds), --seconds=N (of a measurement), --only=weir,nginx, --rows=small, --out=FILE (JSON), --docs (rewrites docs/benchmarks.md).
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
@@ -6,12 +6,13 @@ import { cpus, release } from 'node:os';
 import { dirname } from 'node:path';
 import { benchCatalog, SIZES } from './catalog.ts';
 import { benchColdStart } from './cold-start.ts';
+import { benchFive } from './five-registries.ts';
 import { benchPick } from './pick.ts';
 import { benchPropagation } from './propagation.ts';
 import { benchProxies } from './proxies.ts';
-import { catalogTable, markdownTable, openLoopTable, pickTable, proxyTable, verdicts } from './report.ts';
+import { catalogTable, fiveTable, markdownTable, openLoopTable, pickTable, proxyTable, verdicts } from './report.ts';
 
-const PARTS = ['proxies', 'catalog', 'pick', 'propagation', 'coldstart'] as const;
+const PARTS = ['proxies', 'catalog', 'pick', 'propagation', 'coldstart', 'five'] as const;
 
 /** What `weir run` sets for the time of the first answers (src/cli/run.ts). */
 const RUN_FLAGS = ['--heap-growing-percent=30', '--semi-space-growth-factor=1'];
@@ -85,6 +86,17 @@ if (wants('coldstart')) {
     '## Exec to the first proxied 200, every source down, 10,000 services × 10 instances from disk',
     '',
     markdownTable(['runs', 'p50 ms', 'p95 ms', 'RSS MiB'], [row]),
+    '',
+  );
+}
+if (wants('five')) {
+  const figures = [];
+  for (const names of ['merged', 'distinct'] as const) figures.push(await benchFive({ services: quick ? 300 : 2_000, names }));
+  result['five'] = figures;
+  text.push(
+    '## Five registries at once, 2 instances a service in each; all drop their connections and come back',
+    '',
+    fiveTable(figures),
     '',
   );
 }

@@ -1,5 +1,6 @@
 // Owns the words of a bench run: ratios against nginx and Envoy, tables for people and for docs/benchmarks.md. Pure.
 import type { CatalogFigures } from './catalog.ts';
+import type { FiveFigures } from './five-registries.ts';
 import type { PickFigure } from './pick.ts';
 import type { ProxyBench, ProxyFigure } from './proxies.ts';
 
@@ -112,6 +113,26 @@ export function catalogTable(figures: readonly CatalogFigures[]): string {
     figure.queryUs.toFixed(0),
   ]);
   return markdownTable(['services', 'RSS MiB', 'load ms', 'change µs', 'change CPU µs', '× the smallest', 'query µs'], rows);
+}
+
+/** A sidecar on five registries; `names`: whether their services are the same ones. */
+export function fiveTable(figures: readonly FiveFigures[]): string {
+  const rows = figures.map((figure) => [
+    figure.names,
+    String(figure.services),
+    figure.rssMb.toFixed(0),
+    figure.rssAfterMb.toFixed(0),
+    (figure.loadMs / 1_000).toFixed(1),
+    (figure.backMs / 1_000).toFixed(1),
+    figure.backP99Ms.toFixed(0),
+    figure.backMaxMs.toFixed(0),
+    figure.backWorkP99Ms.toFixed(0),
+    figure.backWorkMaxMs.toFixed(0),
+    figure.restP99Ms.toFixed(0),
+    String(figure.removed),
+  ]);
+  const after = ['loop delay p99 ms', 'max ms', 'of it our own work p99 ms', 'max ms', 'delay p99 at rest ms', 'removed'];
+  return markdownTable(['names', 'services each', 'RSS MiB', 'RSS after MiB', 'load s', 'all live again s', ...after], rows);
 }
 
 /** Picks by policy and size. */

@@ -1,9 +1,10 @@
 // What weir writes into a real Consul and reads back: registrations, copies, fences, locks, drains, and how a wrong setting is told.
 // The tests of one group share a server and run side by side; each has services of its own.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { after, before, describe } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { copyId } from '../../adapters/consul/catalog-writer.ts';
 import type { Adapter, Write, WriteMode, WriteReceipt } from '../../src/adapter/contract.ts';
 import type { StateStore } from '../../src/adapter/state-store.ts';
@@ -281,6 +282,26 @@ describe('consul, real server: what is written', { skip: absent, concurrency: 8 
     assert.equal(plain.metadata.get('consul.tags'), 'blue,version=2.1,lang=go');
     const wan = await one(another({ taggedAddress: 'wan', tagFields: true }), 'richly');
     assert.deepEqual([wan.host, wan.port, wan.metadata.get('lang')], ['198.51.100.20', 8_443, 'go']);
+  });
+
+  itWith("Consul's own command line reads what we wrote, and we read what it registered", async (adapter, another) => {
+    const cli = async (...args: string[]): Promise<string> => {
+      const env = { ...process.env, CONSUL_HTTP_ADDR: server.address };
+      return (await promisify(execFile)(path ?? '', args, { env })).stdout;
+    };
+    await put(adapter, { key: key('ours'), instance: copy(1) }, COPY);
+    assert.match(await cli('catalog', 'nodes', '-service=ours'), /^weir-move-1 /m);
+    await storeOf(adapter).cas('cli', 'text of ours', null, never());
+    assert.equal(await cli('kv', 'get', 'weir/cli'), 'text of ours\n');
+    const meta = '-meta=zone=z2';
+    await cli('services', 'register', '-name=theirs', '-id=t1', '-address=192.0.2.30', '-port=8080', '-tag=v7', meta);
+    const theirs = await one(adapter, 'theirs');
+    assert.deepEqual([theirs.host, theirs.port], ['192.0.2.30', 8_080]);
+    assert.deepEqual([theirs.locality?.zone, theirs.metadata.get('consul.tags')], ['z2', 'v7']);
+    await cli('maint', '-enable', '-service=t1', '-reason=repairs');
+    assert.equal((await one(adapter, 'theirs')).isolated, true);
+    await cli('kv', 'put', 'weir/cli', 'theirs');
+    assert.equal((await storeOf(another()).get('cli', never()))?.value, 'theirs');
   });
 
   itWith(

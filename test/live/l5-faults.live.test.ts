@@ -1,7 +1,9 @@
 // The L5 adapter on the L5 server of a real Polaris: the golden vectors on the wire, names, sets, other servers behind the address, and
 // faults of process and network, under which no instance may leave a view that the registry still has.
 import assert from 'node:assert/strict';
-import { connect } from 'node:net';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
 import { describe } from 'node:test';
 import { bytes, NO_NAME, V1, V3, V5, V5_LIST } from '../../adapters/l5/vectors.ts';
 import type { ServiceKey } from '../../src/model/service.ts';
@@ -244,6 +246,71 @@ describe('L5 adapter on a real Polaris', () => {
     await one.server.kill('SIGKILL');
     await two.native.put('1001:1', [{ host: '10.9.0.1', port: 9_000 }]);
     await eventually(() => assert.ok(b.view('1001:1').includes('10.9.0.1:9000')), 30_000, 50);
+    assert.deepEqual(b.removed, []);
+  });
+
+  itL5('older data after a restore hold what is missing in them, and later changes are seen', 180_000, async (defer) => {
+    const { server, native } = await polaris(defer);
+    await fill(native, SIDS.slice(0, 5));
+    await server.snapshotData();
+    // One of four that is gone may well be meant; most of them at once is held.
+    await native.put(
+      '1001:1',
+      [1, 2, 3, 4, 5, 6].map((n) => ({ host: `10.9.0.${n}`, port: 9_000 })),
+    );
+    await native.put('1001:9', [{ host: '10.9.0.9', port: 9_000 }]);
+    const b = bench([server.l5], defer);
+    await eventually(() => assert.deepEqual([b.view('1001:1').length, b.view('1001:9').length], [9, 1]), 20_000, 50);
+    await server.restoreData();
+    await eventually(() => assert.deepEqual([b.held('1001:1'), b.held('1001:9')], [6, 1]), 40_000, 50);
+    native.forget();
+    await native.put('1001:9', [{ host: '10.9.0.9', port: 9_000 }]);
+    await eventually(() => assert.equal(b.held('1001:9'), 0), 40_000, 50);
+    assert.deepEqual(b.removed, []);
+  });
+
+  itL5(
+    'garbage instead of L5, answers that break off, a slow link: nothing leaves a view, and it is heard again',
+    180_000,
+    async (defer) => {
+      const { server, native } = await polaris(defer);
+      await fill(native, SIDS);
+      const proxy = await startFaultProxy(server.l5);
+      defer(() => proxy.close());
+      const b = bench([proxy.endpoint], defer);
+      await whole(b);
+      const garbage = createServer((socket) => {
+        socket.on('error', () => {});
+        socket.on('data', () => socket.write(randomBytes(200)));
+      });
+      garbage.listen(0, '127.0.0.1');
+      await once(garbage, 'listening');
+      defer(() => garbage.close());
+      proxy.retarget(`127.0.0.1:${Object(garbage.address()).port}`);
+      proxy.cut();
+      await eventually(() => assert.match(b.lastError, /set servers|no answer within|L5/), 30_000, 50);
+      assert.ok(b.lost);
+      proxy.retarget(server.l5);
+      for (const bytes of [10, 300]) {
+        proxy.cutAfter(bytes);
+        proxy.cut();
+        await eventually(() => assert.ok(b.lost), 20_000, 20);
+      }
+      proxy.cutAfter(Number.POSITIVE_INFINITY);
+      Object.assign(proxy.link, { delayMs: 40, jitterMs: 40, sliceBytes: 100 });
+      await native.put('1001:1', [{ host: '10.9.0.1', port: 9_000 }]);
+      await eventually(() => assert.ok(b.view('1001:1').includes('10.9.0.1:9000')), 60_000, 50);
+      assert.deepEqual(b.removed, []);
+    },
+  );
+
+  itL5('a Polaris without l5Open, or without the port, is told in words that name the option', 120_000, async (defer) => {
+    const { server } = await polaris(defer, { l5Open: false });
+    const b = bench([server.l5], defer, { sids: ['1001:1'] });
+    await eventually(() => assert.match(b.lastError, /naming\.l5Open: true/), 30_000, 20);
+    // That question ended the process: the port is closed from then on.
+    await eventually(() => assert.match(b.lastError, /connection refused.*set servers/), 30_000, 50);
+    assert.notEqual(b.state, 'live');
     assert.deepEqual(b.removed, []);
   });
 });

@@ -7,6 +7,7 @@ import { sampleInstance } from '../conformance/adapter.ts';
 import { startPolaris } from '../registries/polaris.ts';
 import { eventually } from '../support/eventually.ts';
 import { assertFigure } from '../support/figure.ts';
+import { idleCost, quietNames } from './polaris-idle-child.ts';
 import { Bench, itPolaris, makeAdapter, never, Raw } from './polaris-support.ts';
 
 const POLL_MS = 1_000;
@@ -38,28 +39,25 @@ describe('polaris adapter, figures on a real server', () => {
     assertFigure(t, 'slowest change shown by the server -> view', Math.max(...late), POLL_MS + 100, 'ms');
   });
 
-  itPolaris('1,000 watched services that do not change cost less than 8 % of a core', 180_000, async (defer, t) => {
+  itPolaris('1,000 watched services that do not change cost under 8 % of a core, and 30 kB each', 180_000, async (defer, t) => {
     const polaris = await startPolaris();
     defer(() => polaris.stop());
     const raw = new Raw(polaris.grpc);
     defer(() => raw.close());
-    const keys = Array.from({ length: 1_000 }, (_, n) => ({ namespace: 'default', name: `quiet-${n}` }));
+    const keys = quietNames('polaris', 1_000).map((name) => ({ namespace: 'default', name }));
     for (let n = 0; n < keys.length; n += 100) {
       await Promise.all(
         keys.slice(n, n + 100).map((key) => raw.put(key, [sampleInstance(1), sampleInstance(2), sampleInstance(3)])),
       );
     }
-    const b = new Bench([polaris.grpc]);
-    defer(() => b.close());
-    await eventually(() => keys.every((key) => b.view(key).length === 3), 60_000, 100);
-    await pause(3_000);
-    const before = process.cpuUsage();
-    const from = performance.now();
-    await pause(15_000);
-    const { user, system } = process.cpuUsage(before);
-    const share = (user + system) / 1_000 / (performance.now() - from);
-    assertFigure(t, '1,000 idle services polled every second', 100 * share, 8, '% of a core');
-    assert.deepEqual(b.removed, []);
+    const none = await idleCost('polaris', polaris.grpc, 0);
+    const all = await idleCost('polaris', polaris.grpc, 1_000);
+    t.diagnostic(
+      `without a service: ${none.cpu.toFixed(2)} % of a core, RSS ${Math.round(none.rss / 1e6)} MB; with them ${Math.round(all.rss / 1e6)} MB`,
+    );
+    assertFigure(t, '1,000 idle services with 3 instances polled every second', all.cpu, 8, '% of a core');
+    assertFigure(t, 'memory of one watched service with 3 instances', (all.heap - none.heap) / 1e6, 30, 'kB');
+    assert.equal(all.removed, 0);
   });
 
   itPolaris('registrations are renewed by a batch, told as forgotten after a wipe, and come back', 120_000, async (defer) => {

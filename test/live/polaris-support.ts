@@ -8,6 +8,7 @@ import { type NativeInstance, TYPE_INSTANCE, textOf } from '../../adapters/polar
 import { Question } from '../../adapters/polaris/question.ts';
 import { Servers } from '../../adapters/polaris/servers.ts';
 import type { Adapter, SourceOptions } from '../../src/adapter/contract.ts';
+import type { Select } from '../../src/adapter/select.ts';
 import { Supervisor } from '../../src/adapter/supervisor.ts';
 import { Catalog } from '../../src/catalog/catalog.ts';
 import { NO_OVERLAY } from '../../src/catalog/evidence.ts';
@@ -135,7 +136,7 @@ export class Bench {
   readonly removed: string[] = [];
   readonly #before = new Map<string, ReadonlySet<string>>();
 
-  constructor(servers: readonly string[], options: SourceOptions = PLAIN, config: object = {}) {
+  constructor(servers: readonly string[], options: SourceOptions = PLAIN, config: object = {}, select: Select = { kind: 'all' }) {
     const metrics = new Metrics();
     this.catalog = new Catalog({
       clock: systemClock,
@@ -155,7 +156,7 @@ export class Bench {
     this.supervisor = new Supervisor({
       sourceId: 'polaris',
       adapter: this.made.adapter,
-      select: { kind: 'all' },
+      select,
       sink: this.catalog,
       clock: systemClock,
       random: seededRandom(3),

@@ -424,6 +424,11 @@ ${more}`,
     const watchers = LEASED.map((source) => ({ source, watch: watcher(readers.get(source) ?? assert.fail(), 'one') }));
     assert.equal(await weir.terminate(), 0);
     await again(keep);
+    if (weir.startedInMs > LONG_TTL_MS / 2) {
+      for (const { watch } of watchers) await watch.stop();
+      t.skip(`weir took ${weir.startedInMs.toFixed(0)} ms to start: the leases may be over`);
+      return;
+    }
     await passed(TTL_MS / 2);
     for (const { source, watch } of watchers) {
       const glimpses = await watch.stop();
@@ -435,18 +440,34 @@ ${more}`,
 
   it('SIGTERM takes the records out of every registry and exits with 0', { timeout: 30_000 }, async (t) => {
     await reloaded();
+    const fresh = await put('fresh', 'f1', { port: 8004 });
+    assert.deepEqual(states(fresh), allLive());
+    await everywhere('fresh', serving(8004));
     const from = performance.now();
     const wall = Date.now();
     const exit = weir.terminate();
-    const seen = everywhere('one', gone);
+    // A standalone Polaris goes on showing a record that nobody has changed for some seconds until its beats are missed, though it
+    // has answered the deregistration with success (seen, 1.18.1): there the younger one must do.
+    const seen = everywhere('fresh', gone);
+    const old = everywhere(
+      'one',
+      gone,
+      [...readers.keys()].filter((source) => source !== 'polaris'),
+    );
     assert.equal(await exit, 0);
     assertFigure(t, 'SIGTERM to exit', performance.now() - from, 3_500, 'ms');
-    for (const { what, registry, time, result } of audited()) {
-      if (what !== 'remove' || registry === undefined || Number(time) < wall) continue;
-      t.diagnostic(`${registry}: removed after ${Number(time) - wall} ms: ${result}`);
+    const removed = audited().filter(
+      ({ what, registry, time }) => what === 'remove' && registry !== undefined && Number(time) >= wall,
+    );
+    assert.equal(removed.length, 2 * readers.size);
+    for (const { registry, time, result, service } of removed) {
+      assert.equal(result, 'ok');
+      assertFigure(t, `${service} deregistered in ${registry}`, Number(time) - wall, 1_000, 'ms');
     }
-    for (const [source, ms] of await seen)
-      assertFigure(t, `gone from ${source} after SIGTERM`, ms, 500 + (isCached(source) ? CACHE_MS : 0), 'ms');
+    for (const took of [await seen, await old]) {
+      for (const [source, ms] of took)
+        assertFigure(t, `gone from ${source} after SIGTERM`, ms, 500 + (isCached(source) ? CACHE_MS : 0), 'ms');
+    }
   });
 
   it('every write is one line of the audit log, and no secret is in any line', () => {

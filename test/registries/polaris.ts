@@ -22,6 +22,10 @@ export interface StartPolarisOptions {
   readonly clientAuth?: 'off' | 'loose' | 'strict';
   /** The gRPC port speaks TLS with this certificate. */
   readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string };
+  /** False: the L5 port is open, but its answers are not switched on (`naming.l5Open`), so that its first question ends the process. */
+  readonly l5Open?: boolean;
+  /** Requests a second that the server takes of one method of gRPC (`/v1.PolarisGRPC/Discover`); twice as many at once. Default: any. */
+  readonly apiLimit?: { readonly method: string; readonly rate: number };
   /** The log of every request (0.3 kB each) is written; default: errors only. */
   readonly accessLog?: boolean;
 }
@@ -198,6 +202,7 @@ class Server implements PolarisServer {
     await cp(this.#conf, folder, { recursive: true });
     const file = join(folder, 'polaris-server.yaml');
     await writeFile(file, stringify(configuration(parse(await readFile(file, 'utf8')), this.#ports, this.#data, this.#options)));
+    await writeFile(join(folder, 'plugin', 'ratelimit', 'rule.yaml'), stringify(rateLimits(this.#options)));
   }
 
   /** Ready: the login works and every port is open (they are opened one after the other). */
@@ -247,6 +252,11 @@ function configuration(
     const quiet = options.accessLog === true ? {} : { outputLevel: 'error' };
     return [scope, { ...Object(how), ...quiet }];
   });
+  const ratelimit = {
+    ...Object(Object(file['plugin']?.['ratelimit'])['option']),
+    enable: options.apiLimit !== undefined,
+    'rule-file': './conf/plugin/ratelimit/rule.yaml',
+  };
   const strategy = {
     consoleOpen: true,
     consoleStrict: true,
@@ -266,8 +276,26 @@ function configuration(
     ],
     auth: { ...file['auth'], strategy: { name: 'defaultStrategy', option: strategy } },
     // Without it the first request of L5 ends the process.
-    naming: { ...file['naming'], l5Open: true },
+    naming: { ...file['naming'], l5Open: options.l5Open !== false },
+    plugin: { ...file['plugin'], ratelimit: { ...Object(file['plugin']?.['ratelimit']), option: ratelimit } },
     store: { name: 'boltdbStore', option: { path: join(data, 'polaris.bolt') } },
+  };
+}
+
+/** The rule file of the server's rate limiter. */
+function rateLimits({ apiLimit }: StartPolarisOptions): object {
+  const off = { open: false, global: { open: false, bucket: 300, rate: 200 }, 'resource-cache-amount': 1024, 'white-list': [] };
+  const limit = { open: true, bucket: 2 * (apiLimit?.rate ?? 1), rate: apiLimit?.rate ?? 1 };
+  return {
+    // The file replaces the option of the same name; without it here the server limits nothing.
+    enable: apiLimit !== undefined,
+    'ip-limit': off,
+    'instance-limit': off,
+    'api-limit': {
+      open: apiLimit !== undefined,
+      rules: [{ name: 'ours', limit }],
+      apis: apiLimit === undefined ? [] : [{ name: apiLimit.method, rule: 'ours' }],
+    },
   };
 }
 

@@ -25,7 +25,7 @@ let rigs = 0;
 export interface Call {
   readonly what: 'put' | 'remove' | 'read' | 'renew' | 'health';
   readonly ids: readonly string[];
-  readonly how?: WriteMode;
+  readonly how?: Partial<WriteMode>;
   readonly at: number;
 }
 
@@ -38,6 +38,8 @@ export class Site {
   readonly accounts = new Map<ServiceId, SourceAccount>();
   /** False: the catalog hears nothing of it. */
   live = true;
+  /** The catalog hears of a change this much later, of what stood right after the change, ms. */
+  lag = 0;
   /** Addresses (`host:port/transport`) that the catalog holds though the registry dropped them. */
   readonly held = new Map<ServiceId, Instance[]>();
   /** Native records under keys of their own, beside ours of the same address (as Consul, etcd and Nacos have them). */
@@ -46,6 +48,8 @@ export class Site {
   down: SourceError | null = null;
   /** The put takes effect, its answer is lost. */
   loseAnswers = false;
+  /** Puts are never answered, and have no effect. */
+  hang = false;
   /** Puts that fail by themselves. */
   refuse: (write: Write) => SourceError | null = () => null;
   capabilities: Partial<Capabilities> = {};
@@ -62,19 +66,23 @@ export class Site {
     this.adapter = this.#faulty(factory.create({ registry }, options, deps));
     this.hold.registry.subscribe({
       changed: ({ key }) => {
-        if (this.live) this.refresh(serviceId(key));
-        if (this.live) changed(this, serviceId(key));
+        const service = serviceId(key);
+        const hear = (snapshot: Snapshot): void => {
+          if (!this.live) return;
+          this.refresh(service, snapshot);
+          changed(this, service);
+        };
+        const snapshot = this.snapshot(service);
+        if (this.lag === 0) hear(snapshot);
+        else clock.setTimer(this.lag, () => hear(snapshot));
       },
       cut: () => {},
     });
   }
 
   /** The catalog hears the registry's word on a service. */
-  refresh(service: ServiceId): void {
-    this.accounts.set(
-      service,
-      accountOf(this.id, service, this.snapshot(service), this.held.get(service) ?? [], this.#clock.now()),
-    );
+  refresh(service: ServiceId, snapshot = this.snapshot(service)): void {
+    this.accounts.set(service, accountOf(this.id, service, snapshot, this.held.get(service) ?? [], this.#clock.now()));
   }
 
   /** All that the registry has. */
@@ -119,7 +127,7 @@ export class Site {
     return this.calls.filter((call) => call.what === what).length;
   }
 
-  #note(what: Call['what'], ids: readonly string[], how?: WriteMode): void {
+  #note(what: Call['what'], ids: readonly string[], how?: Partial<WriteMode>): void {
     this.calls.push({ what, ids, at: this.#clock.now(), ...(how !== undefined && { how }) });
     if (this.down !== null) throw this.down;
   }
@@ -133,7 +141,7 @@ export class Site {
         return { ...inner.capabilities, ...site.capabilities };
       },
       watch: (key, signal) => inner.watch(key, signal),
-      async read(key, signal) {
+      async read(key) {
         site.#note('read', [serviceId(key)]);
         return site.snapshot(serviceId(key));
       },
@@ -143,6 +151,7 @@ export class Site {
           writes.map(({ instance }) => instance.id),
           how,
         );
+        if (site.hang) return new Promise(() => {});
         const good = writes.filter((write) => site.refuse(write) === null);
         const answers = new Map((await inner.put?.(good, how, signal))?.map((answer, n) => [good[n], answer]));
         if (site.loseAnswers) throw new SourceError('lost', 'the answer was lost');
@@ -157,7 +166,7 @@ export class Site {
         await inner.setHealth?.(receipt, health, signal);
       },
       async remove(receipts, how, signal) {
-        site.#note('remove', ids(receipts));
+        site.#note('remove', ids(receipts), how);
         return (await inner.remove?.(receipts, how, signal)) ?? [];
       },
       close: () => inner.close(),
@@ -239,11 +248,21 @@ export class Rig {
       to?: string;
       store?: FakeStore;
       lost?: AbortSignal;
+      fences?: Ownership['fences'];
       start?: boolean;
     } = {},
   ): Mirror {
-    const { id = 'm1', epoch = 1, from, to, store = this.store, lost = new AbortController().signal, start = true } = options;
-    const ownership: Ownership = { lost, fences: new Map(), release: async () => {} };
+    const {
+      id = 'm1',
+      epoch = 1,
+      from,
+      to,
+      store = this.store,
+      lost = new AbortController().signal,
+      fences = new Map(),
+      start = true,
+    } = options;
+    const ownership: Ownership = { lost, fences, release: async () => {} };
     const sites = new Map([this.a, this.b].map((site) => [site.id, site]));
     const catalog: MigrationCatalog = {
       account: (source, service) => sites.get(source)?.account(service) ?? null,
