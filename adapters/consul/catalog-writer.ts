@@ -250,7 +250,9 @@ export class CatalogWriter {
 
 /** `<origin source>-<digest of host:port and service>`: the same record every time it is written. */
 export function copyId({ key, instance }: Pick<Write, 'key' | 'instance'>): string {
-  const origin = (instance.metadata.get('weir-origin') ?? 'own').replace(/[^A-Za-z0-9._-]+/g, '-').slice(0, 40);
+  const origin = (instance.metadata.get('weir-origin') ?? instance.metadata.get('weir-kept') ?? 'own')
+    .replace(/[^A-Za-z0-9._-]+/g, '-')
+    .slice(0, 40);
   const about = `${hostPort(instance.host, instance.port)}/${serviceId(key)}`;
   return `${origin}-${createHash('sha256').update(about).digest('hex').slice(0, 16)}`;
 }

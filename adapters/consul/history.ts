@@ -152,11 +152,12 @@ function domainIn(body: unknown): string | null {
   return typeof domain === 'string' && domain !== '' && domain.length <= 255 ? domain : null;
 }
 
-/** Connect may be off, the call unknown to an old server or forbidden by a proxy: no mark. Everything else is a loss. */
+/**
+ * Connect may be off, its authority not set up (one that fails must not stop discovery), the call unknown to an old server or forbidden
+ * by a proxy: no mark. Whether the servers are lost is told by the call beside this one.
+ */
 function withoutConnect(thrown: unknown): null {
-  if (thrown instanceof ConsulFailure && (/Connect must be enabled/.test(thrown.text) || [403, 404].includes(thrown.status))) {
-    return null;
-  }
+  if (thrown instanceof ConsulFailure) return null;
   throw thrown;
 }
 

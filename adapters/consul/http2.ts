@@ -4,6 +4,7 @@
 import type { ClientHttp2Session, ClientHttp2Stream } from 'node:http2';
 import { isIP } from 'node:net';
 import type { TLSSocket } from 'node:tls';
+import { raceAbort } from '../../src/kernel/cancel.ts';
 import type { Clock } from '../../src/kernel/clock.ts';
 import {
   CONNECT_MS,
@@ -70,10 +71,11 @@ export class Http2 implements Transport {
       let opening = this.#opening.get(kind);
       if (opening === undefined) {
         opening = this.#open(kind).finally(() => this.#opening.delete(kind));
+        // All who wait for it may have given up.
+        opening.catch(() => undefined);
         this.#opening.set(kind, opening);
       }
-      if (!(await opening)) this.#plain = true;
-      request.signal.throwIfAborted();
+      if (!(await raceAbort(opening, request.signal))) this.#plain = true;
     }
     return this.#options.fallback.request(lane, request);
   }

@@ -436,7 +436,7 @@ describe('registrations', () => {
   });
 
   it('what is put while the server still works on the call before is sent, too; one that is refused takes nothing of another away', async () => {
-    const { adapter, fake, until } = await rig();
+    const { adapter, fake, clock, until } = await rig();
     await put(adapter, [instance(1)]);
     fake.slowMs = 1_000;
     const first = put(adapter, [instance(2)]);
@@ -449,12 +449,14 @@ describe('registrations', () => {
     });
     await until('all answers', () => done, 100);
     await all;
-    fake.slowMs = 0;
     // A removal waits for the registration that was asked for before it.
     const late = put(adapter, [instance(6)]);
-    const receipt = { service: KEY, nativeId: '192.0.2.6#80#DEFAULT', token: 'connection' };
-    assert.deepEqual(await adapter.remove?.([receipt], {}, never()), [true]);
+    await until('the call', () => JSON.stringify(fake.log.at(-1)?.body).includes('192.0.2.6'), 0);
+    const removed = adapter.remove?.([{ service: KEY, nativeId: '192.0.2.6#80#DEFAULT', token: 'connection' }], {}, never());
+    fake.slowMs = 0;
+    await clock.advance(1_000);
     await late;
+    assert.deepEqual(await removed, [true]);
     await put(adapter, [instance(5)]);
     const hosts = () => (fake.store.everyHost(ID) ?? []).map(({ ip }) => ip).sort();
     assert.deepEqual(hosts(), ['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.5']);

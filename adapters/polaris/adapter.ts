@@ -12,15 +12,15 @@ import type {
   WriteMode,
   WriteReceipt,
 } from '../../src/adapter/contract.ts';
-import { isRecord } from '../../src/kernel/decode.ts';
 import { TimerWheel } from '../../src/kernel/timer-wheel.ts';
 import type { RegistryHealth } from '../../src/model/instance.ts';
 import type { ServiceKey } from '../../src/model/service.ts';
 import { type ServiceList, type Snapshot, SourceError, type Unchanged } from '../../src/model/snapshot.ts';
+import { Aliases } from './aliases.ts';
 import { type AnswerDeps, snapshotOf } from './answers.ts';
 import type { PolarisConfig } from './config.ts';
 import { Epochs } from './epochs.ts';
-import { codeError, EXISTED, OK, sourceError } from './errors.ts';
+import { sourceError } from './errors.ts';
 import { Feed } from './feed.ts';
 import { TYPE_INSTANCE } from './protocol.ts';
 import { Question } from './question.ts';
@@ -49,6 +49,7 @@ export class PolarisAdapter implements Adapter {
   readonly #answers: AnswerDeps;
   readonly #feed: Feed;
   readonly #writer: Writer;
+  readonly #aliases: Aliases;
   readonly #closed = new AbortController();
 
   constructor(config: PolarisConfig, options: SourceOptions, deps: AdapterDeps) {
@@ -60,6 +61,7 @@ export class PolarisAdapter implements Adapter {
     // Without one all are read; with one the others can be named, and are written only where somebody says so.
     this.namespaces = namespace === '' ? { home: null, others: 'any' } : { home: namespace, others: 'stated' };
     this.#feed = new Feed({ ...this.#answers, servers: this.#servers, clock, random, wheel: this.#wheel, namespace, pollMs });
+    this.#aliases = new Aliases(this.#servers);
     this.#writer = new Writer({ servers: this.#servers, feed: this.#feed, clock, mapping: this.#answers });
   }
 
@@ -102,36 +104,19 @@ export class PolarisAdapter implements Adapter {
   }
 
   /** Through the console API: needs an `http://` entry in `servers` and a token that may write. */
-  alias(key: ServiceKey, name: string, signal: AbortSignal): Promise<void> {
-    return this.#call(signal, async (until) => {
-      const about = `alias ${name} of ${key.namespace}/${key.name}`;
-      const body = { service: key.name, namespace: key.namespace, alias: name, alias_namespace: key.namespace, type: 'DEFAULT' };
-      const answer = await this.#servers.console('/naming/v1/service/alias', 'POST', body, until);
-      if (answer === null) {
-        throw new SourceError(
-          'refused',
-          `polaris: ${about}: only the console API can do this: add its http://host:8090 to servers`,
-        );
-      }
-      const code = isRecord(answer) && typeof answer['code'] === 'number' ? answer['code'] : 0;
-      const info = isRecord(answer) && typeof answer['info'] === 'string' ? answer['info'] : '';
-      if (code === OK || (code === EXISTED && (await this.#isAlias(key, name, until)))) return;
-      throw codeError(code, info, this.#servers.server, about);
-    });
+  alias(key: ServiceKey, name: string, signal: AbortSignal): Promise<boolean> {
+    return this.#call(signal, (until) => this.#aliases.make(key, name, until));
+  }
+
+  /** As {@link alias}. */
+  unalias(key: ServiceKey, name: string, signal: AbortSignal): Promise<void> {
+    return this.#call(signal, (until) => this.#aliases.remove(key, name, until));
   }
 
   async close(): Promise<void> {
     this.#closed.abort(new SourceError('lost', 'polaris: the source is closed'));
     this.#servers.close();
     this.#wheel.close();
-  }
-
-  /** Asked of the console, since reads show a new alias only a second later. */
-  async #isAlias({ namespace, name }: ServiceKey, alias: string, signal: AbortSignal): Promise<boolean> {
-    const query = new URLSearchParams({ alias, alias_namespace: namespace });
-    const answer = await this.#servers.console(`/naming/v1/service/aliases?${query}`, 'GET', null, signal);
-    const aliases = isRecord(answer) && Array.isArray(answer['aliases']) ? answer['aliases'] : [];
-    return aliases.some((one: unknown) => isRecord(one) && one['service'] === name && one['namespace'] === namespace);
   }
 
   async #call<T>(signal: AbortSignal, run: (until: AbortSignal) => Promise<T>): Promise<T> {

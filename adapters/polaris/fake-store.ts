@@ -188,6 +188,10 @@ export class FakeStore {
     return OK;
   }
 
+  removeAlias(namespace: string, alias: string): void {
+    this.#aliases.delete(placeOf(namespace, alias));
+  }
+
   /** The real service of an alias, as the console knows it: at once. */
   aliasTarget(namespace: string, alias: string): { readonly namespace: string; readonly name: string } | null {
     const [ns, name] = this.#aliases.get(placeOf(namespace, alias))?.split('\n') ?? [];

@@ -247,10 +247,23 @@ export class FakePolaris {
     const parsed = parseJson(Buffer.concat(chunks), { maxBytes: 1_000_000 });
     const body = parsed.ok && isRecord(parsed.value) ? parsed.value : {};
     const header = request.headers['x-polaris-token'];
-    const answer = this.#httpAnswer(request.url ?? '', body, typeof header === 'string' ? header : undefined);
+    const token = typeof header === 'string' ? header : undefined;
+    const answer =
+      parsed.ok && Array.isArray(parsed.value)
+        ? this.#httpDelete(request.url ?? '', parsed.value, token)
+        : this.#httpAnswer(request.url ?? '', body, token);
     const code = answer['code'];
     response.writeHead(typeof code === 'number' ? Math.floor(code / 1_000) : 404, { 'content-type': 'application/json' });
     response.end(JSON.stringify(answer, null, 1));
+  }
+
+  #httpDelete(path: string, items: readonly unknown[], token: string | undefined): Readonly<Record<string, unknown>> {
+    if (path !== '/naming/v1/service/aliases/delete') return { code: 404_000, info: 'not found' };
+    if (token !== this.token) return { code: 401_001, info: 'access is not approved' };
+    for (const item of items) {
+      if (isRecord(item)) this.store.removeAlias(String(item['alias_namespace']), String(item['alias']));
+    }
+    return { code: 200_000, info: '' };
   }
 
   #httpAnswer(

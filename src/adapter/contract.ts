@@ -83,8 +83,10 @@ export interface Adapter {
     how: { readonly fence?: Fence },
     signal: AbortSignal,
   ): Promise<readonly (true | SourceError)[]>;
-  /** A second name for a service (Polaris: the SID). */
-  alias?(key: ServiceKey, name: string, signal: AbortSignal): Promise<void>;
+  /** A second name for a service (Polaris: the SID, in the namespace that its layout says). False: it stood already. */
+  alias?(key: ServiceKey, name: string, signal: AbortSignal): Promise<boolean>;
+  /** Takes a second name away; one that is gone, or leads elsewhere, counts as taken away and stays as it is. */
+  unalias?(key: ServiceKey, name: string, signal: AbortSignal): Promise<void>;
   subscribers?(key: ServiceKey, signal: AbortSignal): Promise<readonly Subscriber[]>;
   stateStore?(): StateStore;
   /** Ends every watch, leaves leases as they are, closes sockets; the process can exit afterwards. */

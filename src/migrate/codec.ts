@@ -82,6 +82,8 @@ const DocRecord = Type.Object(
     okSince: orNull(Type.Number()),
     stopped: orNull(Type.Object({ at: Type.Number(), reason: Text }, STRICT)),
     keptCopies: Type.Boolean(),
+    baselined: Type.Boolean(),
+    aliases: Type.Array(Text),
     frozen: Type.Boolean(),
     forgotten: Type.Array(Text),
   },
@@ -167,6 +169,8 @@ export function encodeDoc(doc: MigrationDoc): StoredDocRecord {
     okSince: doc.okSince,
     stopped: doc.stopped,
     keptCopies: doc.keptCopies,
+    baselined: doc.baselined,
+    aliases: [...doc.aliases],
     frozen: doc.frozen,
     forgotten: [...doc.forgotten],
   });

@@ -48,7 +48,8 @@ function whereabouts({ doc, catalog, scope }: FactsInput, ledger: Ledger): Where
       const blind = `${away === 0 ? from : to} has no current word on ${service}: it cannot be seen what stands where`;
       return { copiesLeft: [], onlyInTo: [], onlyInFrom: [], blind };
     }
-    const sides = { from: sideOf(here, ledger, service, from), to: sideOf(there, ledger, service, to) };
+    const { id } = doc.spec;
+    const sides = { from: sideOf(here, ledger, service, from, id), to: sideOf(there, ledger, service, to, id) };
     for (const address of sides.to.copies) copiesLeft.push(`${service} ${address}`);
     for (const address of sides.to.natives) if (!sides.from.all.has(address)) onlyInTo.push(`${service} ${address}`);
     for (const address of sides.from.natives) if (!sides.to.all.has(address)) onlyInFrom.push(`${service} ${address}`);
@@ -62,16 +63,22 @@ interface Side {
   readonly all: ReadonlySet<string>;
 }
 
-function sideOf(account: SourceAccount | null, ledger: Ledger, service: ServiceId, source: string): Side {
+function sideOf(account: SourceAccount | null, ledger: Ledger, service: ServiceId, source: string, migration: string): Side {
   const natives: string[] = [];
   const copies: string[] = [];
   for (const { instance } of account?.instances ?? []) {
-    // What another tool copied has its provider elsewhere.
-    if (isForeignCopy(instance.metadata)) continue;
+    // What another tool or another migration copied has its provider elsewhere.
+    if (isOthersCopy(instance, migration)) continue;
     const list = isCopy(instance, ledger, service, source) ? copies : natives;
     list.push(hostPort(instance.host, instance.port));
   }
   return { natives, copies, all: new Set([...natives, ...copies]) };
+}
+
+/** A copy that is not this migration's: nothing follows from it. */
+export function isOthersCopy({ metadata }: Instance, migration: string): boolean {
+  const marker = readMarker(metadata);
+  return isForeignCopy(metadata) || (marker !== null && marker.migration !== migration);
 }
 
 /** A copy by its marker, or where the registry loses markers by the ledger. */

@@ -81,6 +81,10 @@ export interface MigrationDoc {
   readonly stopped: { readonly at: number; readonly reason: string } | null;
   /** Finish left the copies as ordinary records. */
   readonly keptCopies: boolean;
+  /** Both sides were read whole once: what is native in `to` from now on appeared after the start. */
+  readonly baselined: boolean;
+  /** Services whose id in `from` we made a second name of theirs in `to` (L5 → Polaris: the SID). */
+  readonly aliases: readonly ServiceId[];
   /** Stop switch (rule 9): no writes but the beats of what is there. */
   readonly frozen: boolean;
   /** Sidecars that an operator declared gone. */

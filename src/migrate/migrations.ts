@@ -98,6 +98,7 @@ export class Migrations {
   readonly #known = new Map<string, Known>();
   readonly #broken = new Map<string, string>();
   readonly #closed = new AbortController();
+  readonly #wallZero: number;
   /** Of weir.yaml: stops this sidecar's writes whatever the documents say. */
   #frozenHere: boolean;
   #loaded = false;
@@ -109,6 +110,7 @@ export class Migrations {
   constructor(deps: MigrationsDeps, frozen: boolean) {
     this.#deps = deps;
     this.#frozenHere = frozen;
+    this.#wallZero = deps.clock.wallNow() - deps.clock.now();
     deps.metrics.onCollect(() => this.#collect());
   }
 
@@ -143,6 +145,8 @@ export class Migrations {
   }
 
   copyOrigin(service: ServiceId, source: string, host: string, port: number): string | null {
+    // Elsewhere the markers tell: a record without one is native, whatever the ledger has at its address (rule 5).
+    if (this.#deps.sources.adapter(source)?.capabilities.keeps.has('metadata') !== false) return null;
     for (const { worker } of this.#known.values()) {
       const origin = worker?.copyOrigin(service, source, host, port) ?? null;
       if (origin !== null) return origin;
@@ -195,6 +199,8 @@ export class Migrations {
         okSince: null,
         stopped: null,
         keptCopies: false,
+        baselined: false,
+        aliases: [],
         frozen: [...this.#known.values()].some((known) => known.doc.frozen && !ENDED.has(known.doc.phase)),
         forgotten: [],
       };
@@ -438,6 +444,7 @@ export class Migrations {
   #onTick(): void {
     for (const known of this.#known.values()) {
       if (!ENDED.has(known.doc.phase)) this.#report(known);
+      known.worker?.tick();
       this.#autoVerify(known);
       this.#watchGate(known);
     }
@@ -493,18 +500,26 @@ export class Migrations {
     );
     known.lastVerify = result;
     const { summary } = result;
-    await this.#inTurn(() => this.#change(id, async (doc) => ({ ...doc, lastVerify: summary, okSince: okSince(doc, summary) })));
+    const now = this.#steadyNow();
+    await this.#inTurn(() =>
+      this.#change(id, async (doc) => ({ ...doc, lastVerify: summary, okSince: okSince(doc, summary, now) })),
+    );
     return result;
+  }
+
+  /** Wall time that does not jump while this process lives: the soak is a duration. */
+  #steadyNow(): number {
+    return this.#wallZero + this.#deps.clock.now();
   }
 
   async #facts(known: Known, step: Step) {
     const plan = step.kind === 'start' ? await this.#planOf(known) : null;
-    const { catalog, clock } = this.#deps;
+    const { catalog } = this.#deps;
     const needsSides = step.kind === 'finish' || step.kind === 'abort';
     const ledger = needsSides ? await this.#ledgerOf(known) : null;
     return stepFacts({
       doc: known.doc,
-      now: clock.wallNow(),
+      now: this.#steadyNow(),
       behind: known.behind,
       planErrors: plan?.errors ?? [],
       ledger,
@@ -644,6 +659,9 @@ export class Migrations {
       metrics.gauge('weir_migration_weight', id).set(doc.phase === 'cutover' || doc.phase === 'finished' ? 100 : doc.weight);
       const status = worker?.status();
       metrics.gauge('weir_migration_queue', id).set(status?.queued ?? 0);
+      for (const [source, copies] of Object.entries(status?.copies ?? {})) {
+        for (const [state, count] of Object.entries(copies)) metrics.gauge('weir_migration_copies', id, source, state).set(count);
+      }
       metrics.gauge('weir_migration_lag_ms', id).set(status?.lagMs ?? 0);
     }
   }
@@ -654,9 +672,9 @@ function overlayEntry({ spec, phase, weight }: MigrationDoc): OverlayEntry {
   return { id, from, to, services, phase, weight, sticky: sticky?.header ?? null };
 }
 
-/** Since when every verify has been ok. */
-function okSince(doc: MigrationDoc, { outcome, at }: VerifySummary): number | null {
-  return outcome === 'ok' ? (doc.okSince ?? at) : null;
+/** Since when every verify has been ok; never later than now, whatever an earlier life's clock said. */
+function okSince(doc: MigrationDoc, { outcome }: VerifySummary, now: number): number | null {
+  return outcome === 'ok' ? Math.min(doc.okSince ?? now, now) : null;
 }
 
 function invalid(errors: readonly string[]): WeirError {

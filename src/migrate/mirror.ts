@@ -31,6 +31,8 @@ export interface MirrorTask {
   /** The service in the words of a source; null: it has no name there (W8). */
   mapKey(source: string, service: ServiceId): ServiceKey | null;
   frozen(): boolean;
+  /** Both sides were read whole once: what is native in `to` and new from now on appeared after the start. */
+  baselined(): boolean;
 }
 
 export interface MirrorStatus {
@@ -158,6 +160,17 @@ export class Mirror {
     return this.finish(true);
   }
 
+  /** Every service in scope was read whole on both sides once, so that its baseline is known. */
+  get wholeOnce(): boolean {
+    let any = false;
+    for (const service of this.#task.services()) {
+      any = true;
+      if ((this.#bothAt.get(service) ?? null) === null) return false;
+      if ((this.#task.ledger.page(service)?.baseline ?? null) === null) return false;
+    }
+    return any;
+  }
+
   status(): MirrorStatus {
     const now = this.#deps.clock.now();
     const sides = [this.#forth, this.#back];
@@ -209,7 +222,8 @@ export class Mirror {
     if (from?.live === true && to?.live === true) bothAt ??= this.#deps.clock.now();
     this.#bothAt.set(service, bothAt);
     if (to?.live === true && this.#forth.mode === 'mirror' && (ledger.page(service)?.baseline ?? null) === null) {
-      ledger.setBaseline(service, this.#forth.nativesIn(to, service));
+      // Of a service that came after the first whole read nothing was there before.
+      ledger.setBaseline(service, this.#task.baselined() ? [] : this.#forth.nativesIn(to, service));
       this.#saver.mark(service);
       this.#saver.soon();
     }

@@ -1,7 +1,7 @@
 // Owns verify: both registries read afresh, held against each other and against our ledger, field by field, with a probe of every copied
 // address (migration.md "Verify"). Called by migrations.ts. Must never write, and never take a failed read for an empty one.
 import type { Adapter } from '../adapter/contract.ts';
-import { isForeignCopy, readMarker } from '../catalog/copies.ts';
+import { readMarker } from '../catalog/copies.ts';
 import { hostPort } from '../kernel/address.ts';
 import { withDeadline } from '../kernel/cancel.ts';
 import type { Clock } from '../kernel/clock.ts';
@@ -9,6 +9,7 @@ import { messageOf } from '../kernel/errors.ts';
 import { type Instance, NORMAL_WEIGHT } from '../model/instance.ts';
 import type { ServiceId } from '../model/service.ts';
 import { desiredCopy } from './desired.ts';
+import { isOthersCopy } from './facts.ts';
 import type { Ledger } from './ledger.ts';
 import type { LedgerEntry, MigrationSpec, VerifyOutcome, VerifySummary } from './migration.ts';
 import { copyRules } from './plan.ts';
@@ -171,10 +172,13 @@ export function compare(
   };
   const here = byAddress(from);
   const there = byAddress(to);
-  const ours = (source: string, instance: Instance): string | null =>
-    readMarker(instance.metadata)?.origin ?? ledger.copyOrigin(service, source, instance.host, instance.port);
+  const others = (instance: Instance): boolean => isOthersCopy(instance, spec.id);
+  const ours = (source: string, instance: Instance): string | null => {
+    if (others(instance)) return null;
+    return readMarker(instance.metadata)?.origin ?? ledger.copyOrigin(service, source, instance.host, instance.port);
+  };
   for (const [address, instance] of here) {
-    if (isForeignCopy(instance.metadata) || ours(spec.from, instance) !== null) continue;
+    if (others(instance) || ours(spec.from, instance) !== null) continue;
     const copy = there.get(address);
     if (copy === undefined)
       missing(result, address, instance, ledger.entry(spec.to, service, instance.host, instance.port, instance.transport));

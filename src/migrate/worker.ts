@@ -10,6 +10,7 @@ import type { ServiceId } from '../model/service.ts';
 import type { AuditLine } from '../telemetry/audit.ts';
 import type { Events } from '../telemetry/events.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import { Aliases } from './aliases.ts';
 import { type CopyCounts, Ledger } from './ledger.ts';
 import { MIRRORING, type MigrationDoc } from './migration.ts';
 import { Mirror, type MirrorDeps } from './mirror.ts';
@@ -74,16 +75,19 @@ interface Turn {
 export class Worker {
   readonly #deps: WorkerDeps;
   readonly #closed = new AbortController();
+  readonly #aliases: Aliases;
   #running: Promise<void> | null = null;
   #turn: Turn | null = null;
   #waitingFor = 'the right to write';
   /** Told when the document may have changed. */
   #woken: (() => void) | null = null;
   #collecting = false;
+  #noting = false;
   #over = false;
 
   constructor(deps: WorkerDeps) {
     this.#deps = deps;
+    this.#aliases = new Aliases(deps);
   }
 
   /** Begins; ends by itself when the migration has nothing left to write. */
@@ -94,6 +98,23 @@ export class Worker {
   /** The document, or what stops writes, may have changed. */
   wake(): void {
     this.#woken?.();
+  }
+
+  /** Once a second: what follows from the copies by and by. */
+  tick(): void {
+    const turn = this.#turn;
+    const { doc, change, log, id } = this.#deps;
+    if (turn === null || turn.over.aborted || !MIRRORING.has(doc().phase)) return;
+    void this.#aliases.work(turn.ledger, turn.over);
+    if (doc().baselined || this.#noting || !turn.mirror.wholeOnce) return;
+    this.#noting = true;
+    change((now) => ({ ...now, baselined: true }))
+      .catch((thrown: unknown) =>
+        log.warn({ migration: id, error: messageOf(thrown) }, 'the first whole read could not be noted'),
+      )
+      .finally(() => {
+        this.#noting = false;
+      });
   }
 
   /** Nothing is left to do. */
@@ -128,6 +149,7 @@ export class Worker {
     const words = [...waiting].map(([what, count]) => (count > 0 ? `${what} (${count} services)` : what));
     if (this.#deps.frozen()) words.unshift('frozen: nothing is written');
     if (this.#waitingFor !== '') words.unshift(this.#waitingFor);
+    if (this.#aliases.waiting !== null) words.push(this.#aliases.waiting);
     return {
       owner: true,
       settled: this.settled,
@@ -212,6 +234,7 @@ export class Worker {
       inScope: (service) => scope.has(service),
       mapKey: (source, service) => scope.key(source, service),
       frozen,
+      baselined: () => doc().baselined,
     });
     const over = AbortSignal.any([mirror.lost, this.#closed.signal]);
     this.#turn = { ownership, ledger, mirror, startedAt: clock.now(), over };
@@ -231,6 +254,7 @@ export class Worker {
       const { phase, keptCopies } = doc();
       if (this.#collecting) {
         await raceAbort(mirror.drain(), over);
+        await this.#aliases.undo(over);
         this.#over = true;
         return;
       }
@@ -239,6 +263,7 @@ export class Worker {
         this.#waitingFor = late.length === 0 ? '' : `sidecars that still read by the migration: ${late.join(', ')}`;
         if (late.length === 0) {
           await raceAbort(mirror.drain(), over);
+          await this.#aliases.undo(over);
           await change((now) =>
             now.phase === 'aborting' ? { ...now, phase: 'aborted', since: this.#deps.clock.wallNow() } : now,
           );

@@ -2,17 +2,16 @@
 // WEIR_TEST_NACOS=<host:port of HTTP>. The same suite runs on the fake in adapters/nacos/npm-client.test.ts.
 import { systemClock } from '../../src/kernel/clock.ts';
 import { describeNpmClient, type NpmWorld } from './nacos-npm.ts';
+import { generationOf } from './nacos-support.ts';
 
 const GIVEN = process.env['WEIR_TEST_NACOS'];
 
 async function world(): Promise<NpmWorld> {
   const address = GIVEN ?? '';
-  const old = await fetch(`http://${address}/nacos/v1/console/server/state`);
-  const state = await old.text();
   return {
     address,
     source: { servers: [address] },
-    generation: state.includes('"version":"1.') ? 1 : 2,
+    generation: await generationOf(address),
     advance: (ms) => systemClock.sleep(ms),
     close: async () => {},
   };

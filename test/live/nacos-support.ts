@@ -184,6 +184,16 @@ export class Bench {
   }
 }
 
+/** 1, 2 or 3, as the server says. */
+export async function generationOf(address: string): Promise<number> {
+  for (const path of ['/v3/admin/core/state', '/v1/console/server/state']) {
+    const answer = await fetch(`http://${address}/nacos${path}`);
+    const version = /"version":"(\d)\./.exec(await answer.text())?.[1];
+    if (version !== undefined) return Number(version);
+  }
+  return assert.fail(`${address} does not say which Nacos it is`);
+}
+
 /** Proxies in front of both ports of a server. */
 export interface Front {
   readonly http: FaultProxy;

@@ -23,6 +23,8 @@ export function doc(changes: Partial<MigrationDoc> = {}): MigrationDoc {
     okSince: null,
     stopped: null,
     keptCopies: false,
+    baselined: false,
+    aliases: [],
     frozen: false,
     forgotten: [],
     ...changes,

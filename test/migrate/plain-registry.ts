@@ -49,7 +49,7 @@ export const DIALECTS = {
   weightless: dialect('weightless', { keeps: ['metadata'], setsHealth: false, tellsAbsent: false }),
   nodes: dialect('nodes', { heartbeat: 'none' }),
   central: dialect('central', { records: 'place', pollMs: 1_000 }),
-  bare: dialect('bare', { keeps: ['weight'], setsHealth: false, tellsAbsent: false }),
+  bare: dialect('bare', { records: 'place', keeps: ['weight'], setsHealth: false, tellsAbsent: false }),
   readOnly: dialect('readOnly', { records: 'place', keeps: ['weight', 'health'], heartbeat: 'none', pollMs: 2_000, register: false }),
 } as const;
 export type DialectName = keyof typeof DIALECTS;
@@ -267,8 +267,9 @@ export class PlainRegistry {
     const service = serviceId(key);
     const place = `${service} ${nativeId}`;
     const found = this.#records.get(place);
-    if (found !== undefined) this.#delete(place, caller.name, true);
-    this.#carry(caller, service, found?.address ?? nativeId, 'remove');
+    if (found === undefined) return true;
+    this.#delete(place, caller.name, true);
+    this.#carry(caller, service, found.address, 'remove');
     return true;
   }
 

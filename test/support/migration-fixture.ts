@@ -38,6 +38,8 @@ export function migrationDoc(id: string, fields: Partial<MigrationDoc> = {}): Mi
     okSince: null,
     stopped: { at: 7, reason: 'error rate 3 % over 1 %' },
     keptCopies: false,
+    baselined: false,
+    aliases: [],
     frozen: true,
     forgotten: ['host-9'],
     ...fields,

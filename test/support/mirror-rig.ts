@@ -296,7 +296,8 @@ export class Rig {
         services,
         inScope: (service) => service.startsWith('default/'),
         mapKey: (_, service) => keyOf(service),
-        frozen: () => this.frozen,
+        baselined: () => false,
+      frozen: () => this.frozen,
       },
     );
     this.mirrors.push(mirror);
