@@ -142,6 +142,20 @@ describe('Nacos 1.x over HTTP', () => {
   });
 });
 
+describe('what subscribers are not shown', () => {
+  it('is read cluster by cluster on 1.x and 2.x: a disabled instance is isolated, in whatever cluster', async () => {
+    for (const version of ['1.4.6', '2.5.1'] as const) {
+      const { adapter, fake } = await rig(version, { api: 'http' });
+      const hidden = { ...host(2), clusterName: 'B', enabled: false };
+      fake.store.publish(ID, 'raw', [host(1), hidden]);
+      const seen = await adapter.read(KEY, never());
+      assert.ok(seen.kind === 'present');
+      const words = seen.instances.map(({ id, isolated }) => `${id} ${isolated}`).sort();
+      assert.deepEqual(words, ['192.0.2.1#80#DEFAULT false', '192.0.2.2#80#B true'], version);
+    }
+  });
+});
+
 describe('HTTP where gRPC is there, too', () => {
   it('api: http speaks no gRPC, on 2.x and 3.x alike; v3 beats are understood', async () => {
     for (const version of ['2.5.1', '3.0.3'] as const) {

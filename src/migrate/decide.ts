@@ -234,7 +234,10 @@ class Pass {
     // An account from before our write shows what stood before it.
     if ((target?.goodAt ?? 0) < note.wroteAt) return;
     const settled = now - note.wroteAt >= SETTLE_MS;
-    if (settled && isOlder(ours, rules) && this.#mayRepair(address, note)) return put('epoch');
+    if (isOlder(ours, rules)) {
+      if (!settled) this.#wait(null, note.wroteAt + SETTLE_MS);
+      else if (this.#mayRepair(address, note)) return put('epoch');
+    }
     const shown = digestOf(ours, rules.keeps);
     if (note.shown === null) {
       if (showsAll(ours, copy.instance, rules.keeps)) note = this.#remember(address, { shown });

@@ -60,19 +60,23 @@ function whereabouts({ doc, catalog, scope }: FactsInput, ledger: Ledger): Where
 interface Side {
   readonly natives: readonly string[];
   readonly copies: readonly string[];
+  /** Without what only the catalog holds: nobody may count on that. */
   readonly all: ReadonlySet<string>;
 }
 
 function sideOf(account: SourceAccount | null, ledger: Ledger, service: ServiceId, source: string, migration: string): Side {
   const natives: string[] = [];
   const copies: string[] = [];
-  for (const { instance } of account?.instances ?? []) {
+  const all = new Set<string>();
+  for (const { instance, held } of account?.instances ?? []) {
     // What another tool or another migration copied has its provider elsewhere.
     if (isOthersCopy(instance, migration)) continue;
     const list = isCopy(instance, ledger, service, source) ? copies : natives;
-    list.push(hostPort(instance.host, instance.port));
+    const address = hostPort(instance.host, instance.port);
+    list.push(address);
+    if (!held) all.add(address);
   }
-  return { natives, copies, all: new Set([...natives, ...copies]) };
+  return { natives, copies, all };
 }
 
 /** A copy that is not this migration's: nothing follows from it. */

@@ -450,10 +450,10 @@ export class Migrations {
     }
   }
 
-  /** During mirror the owner verifies by itself, so that the soak time needs nobody's hand. */
+  /** The owner verifies by itself, so that the soak time needs nobody's hand and a cutover is judged by no old word. */
   #autoVerify(known: Known): void {
     const { doc, worker } = known;
-    if (doc.phase !== 'mirror' || worker?.owns !== true || worker.settled !== true) return;
+    if (!MIRRORING.has(doc.phase) || worker?.owns !== true || worker.settled !== true) return;
     const now = this.#deps.clock.now();
     if (now < known.nextVerifyAt) return;
     known.nextVerifyAt = now + Math.min(AUTO_VERIFY_MAX_MS, Math.max(AUTO_VERIFY_MIN_MS, doc.spec.gates.soak / 3));

@@ -78,7 +78,8 @@ export function soakFaults({ spec, lastVerify, okSince }: MigrationDoc, now: num
   if (lastVerify === null || okSince === null) {
     return [lastVerify === null ? 'no verify has run yet' : `the last verify said ${lastVerify.outcome}`];
   }
-  const left = spec.gates.soak - (now - okSince);
+  // The clock of another sidecar, or of an earlier life, may be ahead of ours: it never makes the soak longer than it is.
+  const left = spec.gates.soak - Math.max(0, now - okSince);
   return left > 0 ? [`verify must stay ok for ${Math.ceil(left / 1_000)} s more (gates.soak)`] : [];
 }
 

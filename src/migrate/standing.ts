@@ -7,9 +7,9 @@ import type { CopyRules } from './desired.ts';
 import { type Address, addressOf } from './ledger.ts';
 import type { LedgerEntry } from './migration.ts';
 
-/** What stands at one address of the target. */
+/** What stands at one address of the target, by its own last word: what only the catalog holds is not there. */
 export interface Standing {
-  /** Our copy, where the registry has it now (one that only the catalog holds is none). */
+  /** Our copy. */
   readonly ours: Instance | null;
   readonly natives: readonly Instance[];
   /** Another migration or tool has a copy there: neither ours nor a reason to end ours. */
@@ -41,13 +41,15 @@ export function standings(
   const known = new Map(entries.map((entry) => [addressOf(entry), entry]));
   const found = new Map<Address, { ours: Instance | null; natives: Instance[]; others: boolean }>();
   for (const { instance, held } of target?.instances ?? []) {
+    // What only the catalog holds does not stand there: a native that the target lost must not keep its copy away.
+    if (held) continue;
     const address = addressOf(instance);
     const at = found.get(address) ?? { ours: null, natives: [], others: false };
     found.set(address, at);
     const whose = belongs(instance, known.get(address), rules);
     if (whose === 'native') at.natives.push(instance);
     else if (whose === 'others') at.others = true;
-    else if (!held) at.ours = nearer(at.ours, instance, known.get(address));
+    else at.ours = nearer(at.ours, instance, known.get(address));
   }
   // Without markers two records of one address differ by their ids alone: the one that our receipt names is ours.
   if (!rules.keeps.has('metadata')) for (const [address, at] of found) splitTwins(at, address, target, known);

@@ -183,7 +183,7 @@ export function compare(
     if (copy === undefined)
       missing(result, address, instance, ledger.entry(spec.to, service, instance.host, instance.port, instance.transport));
     else if (ours(spec.to, copy) !== null && target !== null) differences(result, address, instance, copy, spec, target);
-    else healthDiff(result, address, instance, copy);
+    else if (target?.capabilities.reads.has('health') === true) healthDiff(result, address, instance, copy);
   }
   for (const [address, instance] of there) {
     const origin = ours(spec.to, instance);

@@ -153,7 +153,7 @@ describe('polaris adapter on a real server: rights, limits, places', () => {
   );
 
   itPolaris(
-    'a storm of losses with 300 services costs few connections, and a return asks each service once',
+    'a storm of losses with 300 services costs few connections, and all of them are heard again',
     120_000,
     async (defer, t) => {
       const polaris = await startPolaris();

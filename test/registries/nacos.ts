@@ -2,11 +2,12 @@
 // target/nacos-server.jar and conf/>. Called by test/live/nacos-*. Needs java. Nothing here downloads or builds one, and CI has none.
 // Owns the process and its data; must never touch a process that it did not start.
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { access, cp, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
-import { freePorts } from './free-port.ts';
 
 export interface StartNacosOptions {
   /** Login is needed; the first administrator is `nacos` with this password. */
@@ -206,10 +207,23 @@ function assertOk(status: number, text: string): void {
   if (status !== 200 && status !== 409) throw new Error(`${status} ${text}`);
 }
 
-/** A port whose neighbours (+1000, +1001; raft is -1000) are free, too, and one for the console. */
+/**
+ * A port whose companions (raft 1,000 below; gRPC for clients and for members 1,000 and 1,001 above) are free, too, and one for the
+ * console. All below the range from which outgoing connections take theirs, or one of those may sit there at a restart.
+ */
 async function portsWithGrpc(): Promise<readonly [number, number]> {
   for (;;) {
-    const [port = 0, console = 0] = await freePorts(2);
-    if (port > 2_048 && port + 1_001 < 65_536) return [port, console];
+    const port = 12_000 + randomInt(18_000);
+    const all = [port, port - 1_000, port + 1_000, port + 1_001, port + 500];
+    const free = await Promise.all(all.map(isFree));
+    if (free.every(Boolean)) return [port, port + 500];
   }
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
 }

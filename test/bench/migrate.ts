@@ -1,0 +1,345 @@
+// What a migration costs and how soon it acts (the figures of migrations): the first mirror of many services, a change of the origin until
+// the target took it, an idle mirror, the ledger on the disk, a start after a kill -9, a rollback. `weir run` and the registries are
+// processes of their own; what stands in a target is counted past weir. Called by bench/main.ts and the live test; run alone it prints:
+// node test/bench/migrate.ts etcd consul [--services=1000] [--instances=10] [--changes=200] [--idle=60].
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { FaultBench } from '../faults/harness/bench.ts';
+import { Client } from '../faults/harness/client.ts';
+import type { WeirProcess } from '../faults/harness/weir-process.ts';
+import { eventually } from '../support/eventually.ts';
+import { manyNatives, type Native, type Origin, type OriginKind, type Registry, startOrigin, startTarget, type TargetKind } from './migrate-registries.ts';
+
+export interface MigrateFigures {
+  readonly from: OriginKind;
+  readonly to: TargetKind;
+  readonly services: number;
+  readonly copies: number;
+  /** Of the migration: `limits.callsPerSecond`. */
+  readonly callsPerSecond: number;
+  /** From POST start until the ledger has a receipt for every copy, s. */
+  readonly mirrorS: number;
+  /** Records that the target has then, counted past weir; NaN: it has no door of its own. */
+  readonly counted: number;
+  /** Processor time of the sidecar meanwhile, s. */
+  readonly mirrorCpuS: number;
+  /** Calls to fsync meanwhile, and the size of the ledger on the disk after it, MiB. */
+  readonly mirrorSyncs: number;
+  readonly ledgerMb: number;
+  /** From the origin's answer to a write until the target's answer to ours, ms. */
+  readonly changes: number;
+  readonly changeP50Ms: number;
+  readonly changeP99Ms: number;
+  readonly changeMaxMs: number;
+  /** Processor time of the sidecar per change, ms. */
+  readonly changeCpuMs: number;
+  /** At rest, % of a core: both registries watched without a migration; with the mirror, beats included. */
+  readonly watchingCpu: number;
+  readonly idleCpu: number;
+  readonly watchingRssMb: number;
+  readonly idleRssMb: number;
+  /** From exec after a kill -9 until the mirror has its ledger, and until it has nothing left to do, ms. */
+  readonly resumeMs: number;
+  readonly resumeSettledMs: number;
+  /** Writes to the target after that start. */
+  readonly writesAfterResume: number;
+  /** From POST rollback until requests of every measured service are drawn by the old side, ms: the first, the last. */
+  readonly rollbackFirstMs: number;
+  readonly rollbackLastMs: number;
+}
+
+export interface MigrateOptions {
+  readonly from: OriginKind;
+  readonly to: TargetKind;
+  readonly services: number;
+  readonly instances: number;
+  readonly changes: number;
+  /** How long the sidecar's rest is measured, each time. */
+  readonly idleS: number;
+  readonly callsPerSecond?: number;
+  readonly nodeArgs?: readonly string[];
+  /** Said as it goes. */
+  readonly say?: (line: string) => void;
+}
+
+const ID = 'bench';
+const PROBE = new URL('./sync-probe.ts', import.meta.url).href;
+/** Services with two instances that can be asked, to see which side draws. */
+const ASKED = 20;
+/** Changes of the origin a second: below the pace of writes, so that the figure is the way and not the queue. */
+const CHANGES_PER_SECOND = 20;
+const MIRROR_LIMIT_MS = 600_000;
+/** The last writes settle (the mirror looks again after 5 s). */
+const REST_MS = 8_000;
+
+interface Status {
+  readonly phase: string;
+  readonly counts: { readonly services: number; readonly copies: Readonly<Record<string, Readonly<Record<string, number>>>> };
+  readonly writer?: { readonly owner: boolean; readonly settled: boolean; readonly queued: number; readonly waiting: readonly string[]; readonly errors: object };
+}
+
+/** One measurement. */
+export async function benchMigrate(options: MigrateOptions): Promise<MigrateFigures> {
+  const bench = new FaultBench();
+  try {
+    return await new Run(bench, options).all();
+  } finally {
+    await bench.close();
+  }
+}
+
+class Run {
+  readonly #bench: FaultBench;
+  readonly #options: MigrateOptions;
+  readonly #natives: Native[];
+  #config = '';
+  #rounds = 0;
+
+  constructor(bench: FaultBench, options: MigrateOptions) {
+    this.#bench = bench;
+    this.#options = options;
+    this.#natives = manyNatives(options.services, options.instances);
+  }
+
+  async all(): Promise<MigrateFigures> {
+    const { from, to, services, idleS, callsPerSecond = 50, say = () => {} } = this.#options;
+    const [a, b] = await this.#bench.farm(2);
+    assert.ok(a !== undefined && b !== undefined);
+    const [origin, target] = await Promise.all([startOrigin(from, this.#bench), startTarget(to, this.#bench)]);
+    for (let n = 0; n < ASKED; n++) this.#natives.push(...pair(n, a.port, b.port, 'a'));
+    await origin.fill(this.#natives);
+    this.#config = this.#bench.config(`sources:\n${origin.yaml}${target.yaml}`);
+    let weir = await this.#start();
+    await eventually(async () => assert.equal((await weir.source('origin')).services, services + ASKED), 60_000, 100);
+    for (const name of this.#asked()) await drawnBy(weir, name, a.address);
+    await sleep(REST_MS);
+    const watching = await rest(weir, idleS);
+    say(`watching: ${JSON.stringify(watching)}`);
+
+    const mirror = await this.#mirror(weir, target, callsPerSecond);
+    say(`mirror: ${JSON.stringify(mirror)}`);
+    await sleep(REST_MS);
+    const changes = await this.#changes(weir, origin);
+    say(`changes: ${JSON.stringify(changes)}`);
+    await sleep(REST_MS);
+    const idle = await rest(weir, idleS);
+    say(`idle: ${JSON.stringify(idle)}`);
+
+    await weir.kill();
+    const began = performance.now();
+    weir = await this.#start();
+    const resume = await this.#resumed(weir, began);
+    say(`resume: ${JSON.stringify(resume)}`);
+    const rollback = await this.#rollback(weir, origin, [a.port, b.port]);
+    say(`rollback: ${JSON.stringify(rollback)}`);
+    return {
+      ...{ from, to, services: services + ASKED, copies: this.#natives.length, callsPerSecond },
+      ...{ ...mirror, ...changes, ...resume, ...rollback },
+      ...{ watchingCpu: watching.cpu, watchingRssMb: watching.rssMb, idleCpu: idle.cpu, idleRssMb: idle.rssMb },
+    };
+  }
+
+  #asked(): string[] {
+    return Array.from({ length: ASKED }, (_, n) => askedName(n));
+  }
+
+  #start(): Promise<WeirProcess> {
+    const env = { WEIR_SYNC_PROBE: this.#bench.path('syncs.json') };
+    this.#rounds = 0;
+    return this.#bench.weir(this.#config, { env, nodeArgs: [...(this.#options.nodeArgs ?? []), '--import', PROBE] });
+  }
+
+  async #syncs(weir: WeirProcess): Promise<number> {
+    const path = this.#bench.path('syncs.json');
+    const round = ++this.#rounds;
+    weir.signal('SIGUSR2');
+    return eventually(() => {
+      const read = existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : null;
+      assert.equal(read?.round, round);
+      return Number(read.syncs);
+    }, 20_000);
+  }
+
+  async #mirror(weir: WeirProcess, target: Registry, callsPerSecond: number) {
+    const limits = { callsPerSecond, grace: '1s', deletePercentPerMinute: 100 };
+    const order = { id: ID, from: 'origin', to: 'target', services: ['default/*'], gates: { soak: '0s' }, limits };
+    await step(weir, '', order);
+    const syncs = await this.#syncs(weir);
+    const cpu = weir.cpuMs();
+    const began = performance.now();
+    await step(weir, `/${ID}/start`);
+    await this.#written(weir);
+    const mirrorS = (performance.now() - began) / 1_000;
+    const mirrorCpuS = (weir.cpuMs() - cpu) / 1_000;
+    await eventually(async () => assert.equal((await status(weir)).writer?.settled, true), 30_000, 100);
+    const ledgerMb = statSync(this.#bench.path(`state/migrations/${ID}.ledger`)).size / 1_048_576;
+    return { mirrorS, mirrorCpuS, mirrorSyncs: (await this.#syncs(weir)) - syncs, ledgerMb, counted: await target.copies(ID) };
+  }
+
+  async #written(weir: WeirProcess): Promise<void> {
+    await eventually(
+      async () => {
+        const { counts, writer } = await status(weir);
+        const written = counts.copies['target']?.['written'] ?? 0;
+        assert.equal(written, this.#natives.length, JSON.stringify({ counts, writer }));
+      },
+      MIRROR_LIMIT_MS,
+      100,
+    );
+  }
+
+  /** Weights change and instances come, in turns, one service after another. */
+  async #changes(weir: WeirProcess, origin: Origin) {
+    const { services, changes } = this.#options;
+    const cpu = weir.cpuMs();
+    const answeredAt = new Map<string, number>();
+    const before = weir.output().length;
+    const began = performance.now();
+    const under: Promise<void>[] = [];
+    for (let n = 0; n < changes; n++) {
+      await sleep(Math.max(0, began + (n * 1_000) / CHANGES_PER_SECOND - performance.now()));
+      const old = this.#natives[n % services === 0 ? 0 : (n * 7_919) % (services * this.#options.instances)];
+      assert.ok(old !== undefined);
+      const native = n % 2 === 0 ? { ...old, weight: 1_000 + n } : { ...old, id: `new${n}`, host: `10.200.${n >> 8}.${n & 255}` };
+      if (n % 2 === 1) this.#natives.push(native);
+      under.push(
+        origin.put(native).then(() => {
+          answeredAt.set(`default/${native.service} ${native.host}:${native.port}`, Date.now());
+        }),
+      );
+    }
+    await Promise.all(under);
+    await this.#written(weir);
+    await eventually(async () => assert.equal((await status(weir)).writer?.queued, 0), 30_000, 50);
+    await sleep(1_000);
+    const took = new Map<string, number>();
+    for (const { time, service, instance, what, result } of auditLines(weir.output().slice(before))) {
+      const address = `${service} ${instance}`;
+      const at = answeredAt.get(address);
+      if (what === 'put' && result === 'ok' && at !== undefined && !took.has(address)) took.set(address, Math.max(0, time - at));
+    }
+    const lost = [...answeredAt.keys()].filter((address) => !took.has(address));
+    assert.deepEqual(lost, [], 'changes that never reached the target');
+    const times = [...took.values()].sort((x, y) => x - y);
+    return {
+      changes: times.length,
+      changeP50Ms: quantile(times, 0.5),
+      changeP99Ms: quantile(times, 0.99),
+      changeMaxMs: quantile(times, 1),
+      changeCpuMs: (weir.cpuMs() - cpu) / changes,
+    };
+  }
+
+  async #resumed(weir: WeirProcess, began: number) {
+    await this.#written(weir);
+    const resumeMs = performance.now() - began;
+    await eventually(async () => assert.equal((await status(weir)).writer?.settled, true), 60_000, 50);
+    const resumeSettledMs = performance.now() - began;
+    await sleep(REST_MS);
+    return { resumeMs, resumeSettledMs, writesAfterResume: await weir.metric('weir_registry_writes_total') };
+  }
+
+  /** Both sides are given different weights while nothing is mirrored, so that a request tells which one drew it. */
+  async #rollback(weir: WeirProcess, origin: Origin, [a, b]: readonly [number, number]) {
+    const verified = await step(weir, `/${ID}/verify`);
+    assert.match(verified, /"outcome":"ok"/);
+    await step(weir, '/freeze', { frozen: true });
+    for (let n = 0; n < ASKED; n++) for (const native of pair(n, a, b, 'b')) await origin.put(native);
+    for (const name of this.#asked()) await drawnBy(weir, name, `127.0.0.1:${b}`);
+    await step(weir, `/${ID}/shift`, { weight: 100 });
+    for (const name of this.#asked()) await drawnBy(weir, name, `127.0.0.1:${a}`);
+    const began = performance.now();
+    const done = step(weir, `/${ID}/rollback`);
+    const times = await Promise.all(
+      this.#asked().map(async (name) => {
+        await drawnBy(weir, name, `127.0.0.1:${b}`, 1);
+        return performance.now() - began;
+      }),
+    );
+    await done;
+    return { rollbackFirstMs: Math.min(...times), rollbackLastMs: Math.max(...times) };
+  }
+}
+
+const askedName = (n: number): string => `asked${n}`;
+
+/** Two instances of which one takes all but a few in 65,536 of the picks. */
+function pair(n: number, a: number, b: number, heavy: 'a' | 'b'): Native[] {
+  const service = askedName(n);
+  const weight = (id: 'a' | 'b'): number => (id === heavy ? 60_000 : 1);
+  return (['a', 'b'] as const).map((id) => ({ service, id, host: '127.0.0.1', port: id === 'a' ? a : b, weight: weight(id) }));
+}
+
+/** Resolves once a request of the service is answered by this upstream. */
+async function drawnBy(weir: WeirProcess, name: string, address: string, everyMs = 50): Promise<void> {
+  const client = new Client(weir.proxyPort, `default/${name}`);
+  try {
+    await eventually(
+      async () => {
+        const { upstream, error } = await client.ask({ id: 'p', method: 'GET', path: '/', body: '' });
+        assert.equal(upstream, address, `${name}: ${error}`);
+      },
+      20_000,
+      everyMs,
+    );
+  } finally {
+    client.close();
+  }
+}
+
+/** Processor time and memory of a sidecar that nobody asks anything. */
+async function rest(weir: WeirProcess, seconds: number): Promise<{ readonly cpu: number; readonly rssMb: number }> {
+  const cpu = weir.cpuMs();
+  const began = performance.now();
+  await sleep(seconds * 1_000);
+  return { cpu: ((weir.cpuMs() - cpu) / (performance.now() - began)) * 100, rssMb: weir.rssMb() };
+}
+
+function status(weir: WeirProcess): Promise<Status> {
+  return weir.get(`/v1/migrations/${ID}`);
+}
+
+async function step(weir: WeirProcess, path: string, body: object = {}): Promise<string> {
+  const answer = await weir.send('POST', `/v1/migrations${path}`, body);
+  const text = await answer.text();
+  assert.equal(answer.status, 200, `POST ${path}: ${answer.status} ${text.slice(0, 500)}`);
+  return text;
+}
+
+interface AuditRecord {
+  readonly time: number;
+  readonly what: string;
+  readonly result: string;
+  readonly service: string;
+  readonly instance: string;
+}
+
+function auditLines(log: string): AuditRecord[] {
+  return log
+    .split('\n')
+    .filter((line) => line.includes('"audit":true'))
+    .map((line) => {
+      const { time, ...rest } = JSON.parse(line);
+      return { ...rest, time: typeof time === 'number' ? time : Date.parse(time) };
+    });
+}
+
+function quantile(sorted: readonly number[], q: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? Number.NaN;
+}
+
+if (import.meta.main) {
+  const args = process.argv.slice(2);
+  const [from = 'etcd', to = 'consul'] = args.filter((arg) => !arg.startsWith('--'));
+  const option = (name: string, otherwise: number): number =>
+    Number(args.find((arg) => arg.startsWith(`--${name}=`))?.slice(name.length + 3) ?? otherwise);
+  assert.ok(from === 'etcd' || from === 'consul', `an origin is etcd or consul: ${from}`);
+  assert.ok(to === 'etcd' || to === 'consul' || to === 'polaris' || to === 'memory', `unknown target ${to}`);
+  const figures = await benchMigrate({
+    ...{ from, to, services: option('services', 1_000), instances: option('instances', 10) },
+    ...{ changes: option('changes', 200), idleS: option('idle', 60), callsPerSecond: option('calls', 50) },
+    say: (line) => console.log(line),
+  });
+  console.log(JSON.stringify(figures, null, 2));
+}
