@@ -75,7 +75,7 @@ export async function startApp(options: AppOptions = {}): Promise<RunningApp> {
   const clock = systemClock;
   const random = systemRandom;
   const metrics = new Metrics();
-  const { log, flush } = createLog({
+  const { log, flush, flushSoon } = createLog({
     level: options.logLevel ?? 'info',
     sync: false,
     ...(options.logTo === undefined ? {} : { dest: options.logTo }),
@@ -83,7 +83,7 @@ export async function startApp(options: AppOptions = {}): Promise<RunningApp> {
   });
   const ends: (() => void | Promise<void>)[] = [flush];
   try {
-    return await start({ options, clock, random, metrics, log, ends });
+    return await start({ options, clock, random, metrics, log, flushSoon, ends });
   } catch (thrown) {
     await runEnds(ends, log);
     throw thrown;
@@ -96,15 +96,16 @@ interface Base {
   readonly random: Random;
   readonly metrics: Metrics;
   readonly log: Log;
+  readonly flushSoon: () => void;
   /** What must be undone, in the order of building; run backwards. */
   readonly ends: (() => void | Promise<void>)[];
 }
 
 async function start(base: Base): Promise<RunningApp> {
-  const { options, clock, random, metrics, log, ends } = base;
+  const { options, clock, random, metrics, log, flushSoon, ends } = base;
   const startedAt = clock.now();
   const events = new Events(clock, log, metrics);
-  const audit = new Audit(log);
+  const audit = new Audit(log, flushSoon);
 
   const loader = options.loader ?? adapterLoader();
   const settingsLoader = new SettingsLoader(loader, surroundings());
@@ -166,6 +167,7 @@ async function start(base: Base): Promise<RunningApp> {
     log,
     events,
     metrics,
+    audit,
     own,
     leaveSource: (sourceId) => registrations.leaveSource(sourceId),
     changed: () => registrationUser.sourcesChanged(),

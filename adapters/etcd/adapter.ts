@@ -27,7 +27,7 @@ import { Epochs, keyText } from './mirror.ts';
 import type { SessionDeps } from './round.ts';
 import { SharedWriter } from './shared-writer.ts';
 import { EtcdStateStore } from './state-store.ts';
-import { Writer } from './writer.ts';
+import { BATCH, Writer } from './writer.ts';
 
 export class EtcdAdapter implements Adapter {
   readonly kind = 'etcd';
@@ -56,6 +56,8 @@ export class EtcdAdapter implements Adapter {
       list: true,
       register: writable,
       heartbeat: layout.write === undefined || layout.leased === false ? 'none' : 'core',
+      // One transaction; layouts of one key for many change it once per record.
+      writesPerCall: layout.write === undefined ? 1 : BATCH,
       reads: new Set(layout.reads),
       keeps: new Set(writable ? layout.keeps : []),
       tellsDeregistration: false,

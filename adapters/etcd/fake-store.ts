@@ -51,6 +51,8 @@ export class FakeStore {
   clusterId = '14841639068965178418';
   memberId = '10276657743932975437';
   raftTerm = 2n;
+  /** `--max-txn-ops`. */
+  maxTxnOps = 128;
   #revision = 1n;
   #compacted = 0n;
   #history: Revision[] = [];
@@ -105,7 +107,7 @@ export class FakeStore {
   }
 
   txn(request: TxnRequest): TxnResponse {
-    if (request.success.length > 128 || request.failure.length > 128 || request.compare.length > 128) {
+    if (Math.max(request.success.length, request.failure.length, request.compare.length) > this.maxTxnOps) {
       throw new FakeStatus(3, 'etcdserver: too many operations in txn request');
     }
     const succeeded = request.compare.every((compare) => this.#holds(compare));

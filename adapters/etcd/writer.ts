@@ -19,6 +19,10 @@ import {
 
 /** Transactions in flight at once. */
 const IN_FLIGHT = 64;
+/** Records of one transaction: a server takes 128 operations by default (`--max-txn-ops`), the fence being two of the compares. */
+export const BATCH = 64;
+/** A server takes requests of 1.5 MiB by default; a failure reads back as much. */
+const BATCH_BYTES = 512 * 1024;
 /** A key that changes this often between our read and our write is contended. */
 const MAX_TRIES = 4;
 /** A record without a lease does not end by itself. */
@@ -26,6 +30,31 @@ export const ENDLESS_MS = Number.MAX_SAFE_INTEGER;
 
 /** What guards a write: the key must still be as we know it. */
 type Guard = { readonly kind: 'missing' } | { readonly kind: 'at'; readonly create: string; readonly mod: string };
+
+/** A key that is to be written or removed, on its way. */
+interface Job {
+  readonly name: string;
+  readonly key: Buffer;
+  readonly value: Buffer;
+  guard: Guard;
+}
+
+interface PutJob extends Job {
+  readonly write: Write;
+  readonly form: WriteForm;
+  /** Ours under this very key. */
+  readonly previous: WriteReceipt | undefined;
+  /** Takes the outcome. */
+  readonly end: (result: WriteReceipt | SourceError) => void;
+}
+
+interface RemoveJob extends Job {
+  readonly receipt: WriteReceipt;
+  readonly end: (result: true | SourceError) => void;
+}
+
+const EMPTY = Buffer.alloc(0);
+const NO_CONNECTION = 'etcd cannot tie a record to a connection: use beat or persistent';
 
 export class Writer {
   readonly #client: EtcdClient;
@@ -39,7 +68,38 @@ export class Writer {
   }
 
   async put(writes: readonly Write[], how: WriteMode, signal: AbortSignal): Promise<readonly (WriteReceipt | SourceError)[]> {
-    return inChunks(writes, (write) => this.#settled(() => this.#put(write, how, signal), signal));
+    const results: (WriteReceipt | SourceError)[] = writes.map(() => NOT_MADE());
+    const jobs: PutJob[] = [];
+    for (const [at, write] of writes.entries()) {
+      const form = how.liveness === 'connection' ? NO_CONNECTION : writeForm(write.key, write.instance, this.#mapping);
+      const end = (result: WriteReceipt | SourceError): void => {
+        results[at] = result;
+      };
+      if (typeof form === 'string') end(new SourceError('refused', `etcd: ${form}`));
+      else {
+        const previous = write.previous?.nativeId === form.id ? write.previous : undefined;
+        const [key, value] = [Buffer.from(form.key), Buffer.from(form.value)];
+        jobs.push({ name: form.key, key, value, write, form, previous, guard: guardOf(previous), end });
+      }
+    }
+    await this.#inBatches(jobs, signal, (batch) => this.#put(batch, how, signal));
+    // A record that moved to another key: ours under the old one must not stay behind.
+    const moved = [...results.entries()].flatMap(([at, result]) => {
+      const previous = writes[at]?.previous;
+      return result instanceof SourceError || previous === undefined || previous.nativeId === result.nativeId
+        ? []
+        : [{ at, previous }];
+    });
+    const removed = await this.remove(
+      moved.map(({ previous }) => previous),
+      how.fence,
+      signal,
+    );
+    for (const [n, { at }] of moved.entries()) {
+      const failure = removed[n];
+      if (failure instanceof SourceError) results[at] = failure;
+    }
+    return results;
   }
 
   async remove(
@@ -47,7 +107,18 @@ export class Writer {
     fence: Fence | undefined,
     signal: AbortSignal,
   ): Promise<readonly (true | SourceError)[]> {
-    return inChunks(receipts, (receipt) => this.#settled(() => this.#remove(receipt, fence, signal), signal));
+    const results: (true | SourceError)[] = receipts.map(() => NOT_MADE());
+    const jobs: RemoveJob[] = [];
+    for (const [at, receipt] of receipts.entries()) {
+      const name = this.#keyOf(receipt);
+      const end = (result: true | SourceError): void => {
+        results[at] = result;
+      };
+      if (name instanceof SourceError) end(name);
+      else jobs.push({ name, key: Buffer.from(name), value: EMPTY, receipt, guard: guardOf(receipt), end });
+    }
+    await this.#inBatches(jobs, signal, (batch) => this.#remove(batch, fence, signal));
+    return results;
   }
 
   /** One burst for all leases, then one look per lease whether our keys still hang on it (a foreign delete, a put without lease). */
@@ -89,95 +160,135 @@ export class Writer {
     return { kind: 'forgotten' };
   }
 
-  async #put(write: Write, how: WriteMode, signal: AbortSignal): Promise<WriteReceipt | SourceError> {
-    if (how.liveness === 'connection')
-      return new SourceError('refused', 'etcd cannot tie a record to a connection: use beat or persistent');
-    const form = writeForm(write.key, write.instance, this.#mapping);
-    if (typeof form === 'string') return new SourceError('refused', `etcd: ${form}`);
+  /** Several records in one transaction; what the server refuses as a whole is tried one by one, so that each gets its own word. */
+  async #inBatches<J extends PutJob | RemoveJob>(
+    jobs: readonly J[],
+    signal: AbortSignal,
+    run: (batch: readonly J[]) => Promise<void>,
+  ): Promise<void> {
+    const one = async (batch: readonly J[]): Promise<void> => {
+      try {
+        await run(batch);
+      } catch (thrown) {
+        signal.throwIfAborted();
+        const error = sourceError(thrown);
+        if (batch.length === 1 || unknownOutcome(thrown) || error.causeKind === 'lost') for (const { end } of batch) end(error);
+        else await inChunks(batch, (job) => one([job]));
+      }
+    };
+    for (const batch of batchesOf(jobs)) await one(batch);
+  }
+
+  async #put(batch: readonly PutJob[], how: WriteMode, signal: AbortSignal): Promise<void> {
     const leased = how.liveness === 'beat' && this.#mapping.layout.leased !== false;
     const leaseId = leased ? (await this.#leases.shared(how.ttl, signal)).id : null;
-    let receipt: WriteReceipt | SourceError;
     try {
-      receipt = await this.#upsert(write, form, leaseId, how, signal);
+      await this.#upsert(batch, leaseId, how, signal);
     } catch (thrown) {
       if (leaseId === null || !isLeaseGone(thrown)) throw thrown;
       await this.#leases.forget(leaseId);
-      receipt = await this.#upsert(write, form, (await this.#leases.shared(how.ttl, signal)).id, how, signal);
+      await this.#upsert(batch, (await this.#leases.shared(how.ttl, signal)).id, how, signal);
     }
-    const { previous } = write;
-    if (receipt instanceof SourceError || previous === undefined || previous.nativeId === form.id) return receipt;
-    // The record moved to another key; ours under the old one must not stay behind.
-    const removed = await this.#remove(previous, how.fence, signal);
-    return removed === true ? receipt : removed;
   }
 
-  async #upsert(
-    write: Write,
-    form: WriteForm,
-    leaseId: string | null,
-    how: WriteMode,
-    signal: AbortSignal,
-  ): Promise<WriteReceipt | SourceError> {
+  async #upsert(batch: readonly PutJob[], leaseId: string | null, how: WriteMode, signal: AbortSignal): Promise<void> {
     const { fence } = how;
-    const value = Buffer.from(form.value);
-    const key = Buffer.from(form.key);
-    const previous = write.previous?.nativeId === form.id ? write.previous : undefined;
-    let guard: Guard = guardOf(previous);
-    for (let attempt = 0; attempt < MAX_TRIES; attempt++) {
-      const put: RequestOp = { put: { key, value, ...(leaseId === null ? {} : { lease: leaseId }) } };
+    const lease = leaseId === null ? {} : { lease: leaseId };
+    let rest = batch;
+    for (let attempt = 0; rest.length > 0; attempt++) {
+      const puts = rest.map(({ key, value }): RequestOp => ({ put: { key, value, ...lease } }));
       let answer: TxnResponse;
       try {
-        answer = await this.#txn(key, guard, put, fence, signal);
+        answer = await this.#txn(rest, puts, fence, signal);
       } catch (thrown) {
         if (signal.aborted || !unknownOutcome(thrown)) throw thrown;
-        // It may have been carried out: only the key itself can tell.
-        const kv = await this.#read(form.key, signal);
-        if (kv === null || !kv.value.equals(value) || kv.lease !== (leaseId ?? '0')) throw thrown;
-        return this.#receipt(write, form, leaseId, kv.createRevision, kv.modRevision);
+        // It may have been carried out: only the keys themselves can tell.
+        const found = await this.#readAll(rest, signal);
+        for (const [n, job] of rest.entries()) {
+          const kv = found[n] ?? null;
+          const made = kv?.value.equals(job.value) === true && kv.lease === (leaseId ?? '0');
+          job.end(made ? this.#receipt(job, leaseId, kv.createRevision, kv.modRevision) : sourceError(thrown));
+        }
+        return;
       }
       if (answer.succeeded) {
         const mod = answer.header?.revision ?? '0';
-        return this.#receipt(write, form, leaseId, guard.kind === 'at' ? guard.create : mod, mod);
+        for (const job of rest) job.end(this.#receipt(job, leaseId, job.guard.kind === 'at' ? job.guard.create : mod, mod));
+        return;
       }
-      if (fenceBroken(answer, fence)) return FENCED();
-      const current = firstKey(answer);
-      if (current === null) guard = { kind: 'missing' };
-      else if (!this.#owns(current, previous, value, leaseId) && !this.#isSameCopy(form.key, current, write, how)) {
-        return conflict(current);
-      } else if (current.value.equals(value) && current.lease === (leaseId ?? '0')) {
-        return this.#receipt(write, form, leaseId, current.createRevision, current.modRevision);
-      } else guard = { kind: 'at', create: current.createRevision, mod: current.modRevision };
+      if (fenceBroken(answer, fence, rest.length)) {
+        for (const { end } of rest) end(FENCED());
+        return;
+      }
+      rest = rest.filter((job, n) => this.#stillToPut(job, keyAt(answer, n), leaseId, how));
+      if (attempt < MAX_TRIES - 1) continue;
+      // One key that never rests must not hold up the others.
+      if (batch.length > 1) await inChunks(rest, (job) => this.#upsert([job], leaseId, how, signal));
+      else for (const { end } of rest) end(new SourceError('lost', 'etcd: the key changes faster than we can write it'));
+      return;
     }
-    return new SourceError('lost', 'etcd: the key changes faster than we can write it');
   }
 
-  async #remove(receipt: WriteReceipt, fence: Fence | undefined, signal: AbortSignal): Promise<true | SourceError> {
-    const name = this.#keyOf(receipt);
-    if (name instanceof SourceError) return name;
-    const key = Buffer.from(name);
-    let guard: Guard = guardOf(receipt);
-    for (let attempt = 0; attempt < MAX_TRIES; attempt++) {
+  /** What stands under the key after a transaction that did nothing: a new guard (true), or the end of this job. */
+  #stillToPut(job: PutJob, current: KeyValue | null, leaseId: string | null, how: WriteMode): boolean {
+    const { value, previous, write, name } = job;
+    if (current === null) job.guard = { kind: 'missing' };
+    else if (!this.#owns(current, previous, value, leaseId) && !this.#isSameCopy(name, current, write, how)) {
+      job.end(conflict(current));
+      return false;
+    } else if (current.value.equals(value) && current.lease === (leaseId ?? '0')) {
+      job.end(this.#receipt(job, leaseId, current.createRevision, current.modRevision));
+      return false;
+    } else job.guard = { kind: 'at', create: current.createRevision, mod: current.modRevision };
+    return true;
+  }
+
+  async #remove(batch: readonly RemoveJob[], fence: Fence | undefined, signal: AbortSignal): Promise<void> {
+    const gone: RemoveJob[] = [];
+    let rest = batch;
+    for (let attempt = 0; rest.length > 0; attempt++) {
+      const deletes = rest.flatMap(({ key, guard }): RequestOp[] => (guard.kind === 'missing' ? [] : [{ deleteRange: { key } }]));
       let answer: TxnResponse;
       try {
-        answer = await this.#txn(key, guard, guard.kind === 'missing' ? null : { deleteRange: { key } }, fence, signal);
+        answer = await this.#txn(rest, deletes, fence, signal);
       } catch (thrown) {
-        if (signal.aborted || !unknownOutcome(thrown) || (await this.#read(name, signal)) !== null) throw thrown;
+        if (signal.aborted || !unknownOutcome(thrown)) throw thrown;
+        const found = await this.#readAll(rest, signal);
+        for (const [n, job] of rest.entries()) {
+          if ((found[n] ?? null) === null) gone.push(job);
+          else job.end(sourceError(thrown));
+        }
         break;
       }
-      if (answer.succeeded) break;
-      if (fenceBroken(answer, fence)) return FENCED();
-      const current = firstKey(answer);
-      if (current === null) break;
-      if (!this.#owns(current, receipt, null, null)) {
-        // Somebody else's record stands there: ours is gone already.
-        this.#mapping.count('registrations.foreign');
+      if (answer.succeeded) {
+        gone.push(...rest);
         break;
       }
-      guard = { kind: 'at', create: current.createRevision, mod: current.modRevision };
-      if (attempt === MAX_TRIES - 1) return new SourceError('lost', 'etcd: the key changes faster than we can remove it');
+      if (fenceBroken(answer, fence, rest.length)) {
+        for (const { end } of rest) end(FENCED());
+        break;
+      }
+      const left: RemoveJob[] = [];
+      for (const [n, job] of rest.entries()) {
+        const current = keyAt(answer, n);
+        if (current === null || !this.#owns(current, job.receipt, null, null)) {
+          // Somebody else's record stands there: ours is gone already.
+          if (current !== null) this.#mapping.count('registrations.foreign');
+          gone.push(job);
+        } else if (attempt === MAX_TRIES - 1 && batch.length > 1) await this.#remove([job], fence, signal);
+        else if (attempt === MAX_TRIES - 1) {
+          job.end(new SourceError('lost', 'etcd: the key changes faster than we can remove it'));
+        } else {
+          job.guard = { kind: 'at', create: current.createRevision, mod: current.modRevision };
+          left.push(job);
+        }
+      }
+      rest = left;
     }
-    if (receipt.leaseId !== undefined) await this.#leases.detach(receipt.leaseId, name, signal);
-    return true;
+    for (const { receipt, name, end } of gone) {
+      if (receipt.leaseId !== undefined) await this.#leases.detach(receipt.leaseId, name, signal);
+      end(true);
+    }
   }
 
   /** Ours: under a lease of ours, or the very record (create revision) that we wrote. A leaseless twin of what we write is adopted. */
@@ -195,15 +306,12 @@ export class Writer {
     return instances.some(({ metadata }) => metadata.get('weir-migration') === migration);
   }
 
-  #txn(key: Buffer, guard: Guard, op: RequestOp | null, fence: Fence | undefined, signal: AbortSignal): Promise<TxnResponse> {
-    const own: Compare =
-      guard.kind === 'missing'
-        ? { result: COMPARE_EQUAL, target: TARGET_CREATE, key, createRevision: '0' }
-        : { result: COMPARE_EQUAL, target: TARGET_MOD, key, modRevision: guard.mod };
-    const failure: RequestOp[] = [{ range: { key } }];
+  /** `ops` where every key is as its guard says and the fence holds; else what stands under the keys, then the leader key. */
+  #txn(jobs: readonly Job[], ops: readonly RequestOp[], fence: Fence | undefined, signal: AbortSignal): Promise<TxnResponse> {
+    const compare = [...jobs.map(compareOf), ...fenceCompares(fence)];
+    const failure = jobs.map(({ key }): RequestOp => ({ range: { key } }));
     if (fence !== undefined) failure.push({ range: { key: Buffer.from(fence.key) } });
-    const request = { compare: [own, ...fenceCompares(fence)], success: op === null ? [] : [op], failure };
-    return this.#client.call('Txn', request, signal);
+    return this.#client.call('Txn', { compare, success: [...ops], failure }, signal);
   }
 
   async #read(key: string, signal: AbortSignal): Promise<KeyValue | null> {
@@ -211,7 +319,12 @@ export class Writer {
     return kvs[0] ?? null;
   }
 
-  #receipt(write: Write, form: WriteForm, leaseId: string | null, create: string, mod: string): WriteReceipt {
+  /** In the order of the jobs. */
+  #readAll(jobs: readonly Job[], signal: AbortSignal): Promise<readonly (KeyValue | null)[]> {
+    return inChunks(jobs, ({ name }) => this.#read(name, signal));
+  }
+
+  #receipt({ write, form }: PutJob, leaseId: string | null, create: string, mod: string): WriteReceipt {
     if (leaseId !== null) this.#leases.attach(leaseId, form.key);
     return { service: write.key, nativeId: form.id, token: `${create}.${mod}`, ...(leaseId === null ? {} : { leaseId }) };
   }
@@ -241,16 +354,43 @@ export function fenceCompares(fence: Fence | undefined): readonly Compare[] {
   ];
 }
 
-/** A failed transaction failed because of the fence; its second failure op must have read the leader key. */
-export function fenceBroken(answer: TxnResponse, fence: Fence | undefined): boolean {
+/** A failed transaction failed because of the fence; its failure op number `at` must have read the leader key. */
+export function fenceBroken(answer: TxnResponse, fence: Fence | undefined, at = 1): boolean {
   if (fence === undefined) return false;
-  const kv = answer.responses[1]?.range?.kvs[0];
-  return kv === undefined || kv.createRevision !== fence.createRevision || kv.lease !== fence.leaseId;
+  const kv = keyAt(answer, at);
+  return kv === null || kv.createRevision !== fence.createRevision || kv.lease !== fence.leaseId;
 }
 
 /** The key that the first failure op of a transaction has read. */
 export function firstKey(answer: TxnResponse): KeyValue | null {
-  return answer.responses[0]?.range?.kvs[0] ?? null;
+  return keyAt(answer, 0);
+}
+
+function keyAt(answer: TxnResponse, n: number): KeyValue | null {
+  return answer.responses[n]?.range?.kvs[0] ?? null;
+}
+
+function compareOf({ key, guard }: Job): Compare {
+  return guard.kind === 'missing'
+    ? { result: COMPARE_EQUAL, target: TARGET_CREATE, key, createRevision: '0' }
+    : { result: COMPARE_EQUAL, target: TARGET_MOD, key, modRevision: guard.mod };
+}
+
+/** Batches below the limits of a transaction; no key twice in one. */
+function batchesOf<J extends Job>(jobs: readonly J[]): readonly (readonly J[])[] {
+  const batches: { readonly jobs: J[]; readonly names: Set<string>; bytes: number }[] = [];
+  for (const job of jobs) {
+    const size = job.key.length + job.value.length;
+    let batch = batches.at(-1);
+    if (batch === undefined || batch.jobs.length === BATCH || batch.bytes + size > BATCH_BYTES || batch.names.has(job.name)) {
+      batch = { jobs: [], names: new Set(), bytes: 0 };
+      batches.push(batch);
+    }
+    batch.jobs.push(job);
+    batch.names.add(job.name);
+    batch.bytes += size;
+  }
+  return batches.map((batch) => batch.jobs);
 }
 
 function guardOf(receipt: WriteReceipt | undefined): Guard {
@@ -266,6 +406,8 @@ function conflict(current: KeyValue): SourceError {
   const owner = current.lease === '0' ? 'a record without a lease' : `lease ${leaseHex(current.lease)}`;
   return new SourceError('refused', `etcd: the key belongs to another owner (${owner})`);
 }
+
+const NOT_MADE = (): SourceError => new SourceError('lost', 'etcd: the write was not made');
 
 async function inChunks<A, B>(items: readonly A[], run: (item: A) => Promise<B>): Promise<B[]> {
   const results: B[] = [];

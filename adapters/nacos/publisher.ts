@@ -1,7 +1,9 @@
 // Owns what we have registered on our gRPC connection: the whole set of each service, sent whole at each change, and again on every
 // new connection (section 5, rules 1 and 2). Called by adapter.ts and line.ts; must never send a part of a set.
 import type { AdapterDeps } from '../../src/adapter/contract.ts';
+import { hostPort } from '../../src/kernel/address.ts';
 import { reconnectDelay } from '../../src/kernel/backoff.ts';
+import { messageOf } from '../../src/kernel/errors.ts';
 import { asSourceError, type SourceError } from '../../src/model/snapshot.ts';
 import type { Line, LineUser } from './line.ts';
 import { type NativeInstance, type NativeName, nativeId } from './mapping.ts';
@@ -62,7 +64,7 @@ export class Publisher implements LineUser {
 
   async attached(session: Session): Promise<void> {
     this.#session = session;
-    await Promise.allSettled([...this.#groups.values()].map((group) => this.#inTurn(group, () => this.#send(group, NEVER))));
+    await Promise.allSettled([...this.#groups.values()].map((group) => this.#sendAgain(group)));
     void this.#redo(session);
   }
 
@@ -116,6 +118,25 @@ export class Publisher implements LineUser {
     return turn;
   }
 
+  /** What a new connection needs, whoever asked for it before: each record of it is a write of its own accord. */
+  #sendAgain(group: Group): Promise<void> {
+    return this.#inTurn(group, async () => {
+      const records = [...group.wanted.values()];
+      const told = (result: string): void => {
+        for (const { ip, port } of records) {
+          this.#deps.wrote?.({ what: 'redo', service: idOf(group.native), instance: hostPort(ip, port), result });
+        }
+      };
+      try {
+        await this.#send(group, NEVER);
+        told('ok');
+      } catch (thrown) {
+        told(messageOf(thrown));
+        throw thrown;
+      }
+    });
+  }
+
   /** Called in turn only. */
   async #send(group: Group, signal: AbortSignal): Promise<void> {
     const line = this.#line;
@@ -155,7 +176,7 @@ export class Publisher implements LineUser {
         count('registration.redo', behind.length);
         await clock.sleep(reconnectDelay(attempt, random), this.#closed.signal);
         if (session !== this.#session) return;
-        await Promise.allSettled(behind.map((group) => this.#inTurn(group, () => this.#send(group, NEVER))));
+        await Promise.allSettled(behind.map((group) => this.#sendAgain(group)));
       }
     } catch {
       // Closed.

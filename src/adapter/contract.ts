@@ -104,6 +104,11 @@ export interface AdapterDeps {
   readonly log: Log;
   /** Counts by kind of oddity (cut metadata, undecodable keys, missed events); shown in /v1/sources. */
   readonly count: (what: string, by?: number) => void;
+  /**
+   * Told of every write that nobody asked for at that moment (registrations sent again on a new connection): for the audit log.
+   * `service` in the registry's own words, `result`: ok, or the words of the failure.
+   */
+  readonly wrote?: (write: { readonly what: string; readonly service: string; readonly instance: string; readonly result: string }) => void;
 }
 
 /** The options that every source takes, decoded by settings; durations ms. */

@@ -13,6 +13,7 @@ import type { ServiceId } from '../model/service.ts';
 import type { RegistrationSource } from '../registration/choose-targets.ts';
 import type { Settings, SourceSettings } from '../settings/settings.ts';
 import type { PreparedChange, SettingsUser } from '../settings/store.ts';
+import type { Audit } from '../telemetry/audit.ts';
 import type { Events } from '../telemetry/events.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { OnDemandUse } from './on-demand.ts';
@@ -25,6 +26,7 @@ export interface SourcesDeps {
   readonly log: Log;
   readonly events: Events;
   readonly metrics: Metrics;
+  readonly audit: Audit;
   /** Addresses that are ourselves. */
   readonly own: () => readonly OwnListener[];
   /** Deregisters everything of ours at a source that leaves the configuration, before its adapter is closed. */
@@ -162,7 +164,7 @@ export class RunningSources implements SettingsUser {
   }
 
   async #build(settings: SourceSettings): Promise<Running> {
-    const { loader, clock, random, log, metrics, catalog } = this.#deps;
+    const { loader, clock, random, log, metrics, catalog, audit } = this.#deps;
     const factory = await loader.load(settings.kind);
     if (factory === null) throw new WeirError('CONFIG_INVALID', `source ${settings.id}: there is no kind ${settings.kind}`);
     const counts = new Map<string, number>();
@@ -177,6 +179,7 @@ export class RunningSources implements SettingsUser {
         counts.set(what, (counts.get(what) ?? 0) + by);
         metrics.counter('weir_source_oddities_total', settings.id, what).inc(by);
       },
+      wrote: (write) => audit.write({ registry: settings.id, ...write }),
     });
     const supervisor = new Supervisor({
       sourceId: settings.id,

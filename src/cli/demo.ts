@@ -1,12 +1,11 @@
 // Owns `weir demo` (npm start): a whole sidecar on one machine with three embedded registries that overlap and six small upstreams, a
 // little traffic, live counters, and lines that say what to try. State lives in a temporary folder; Ctrl-C ends everything.
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { Agent, request } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { DemoCounters } from './demo-counters.ts';
+import { startTraffic } from './demo-traffic.ts';
 import { type DemoUpstream, startUpstreams, type UpstreamSpec } from './demo-upstreams.ts';
 import type { Io } from './io.ts';
 import { type Runnable, runUntilStopped, type Signals } from './run.ts';
@@ -41,21 +40,24 @@ const REGISTERED: readonly {
   { service: 'demo/report', upstream: 'f', source: 'west', weight: 100 },
 ];
 
-const REQUEST_EVERY_MS = 25;
-const COUNTERS_EVERY_MS = 2_000;
-
 /** Runs until it is stopped; resolves with the exit code. */
 export async function demo(io: Io, signals: Signals = process): Promise<number> {
   const folder = await mkdtemp(join(tmpdir(), 'weir-demo-'));
   const farm = await startUpstreams(SPECS, (line) => io.out(`${line}\n`));
   try {
     return await runUntilStopped(io, signals, async () => {
-      const app = await startSidecar(folder);
+      const app = await startSidecar(folder, await readFile(confFile('demo.yaml'), 'utf8'));
       for (const one of REGISTERED) await register(app, one, farm.upstreams);
       io.out(introduction(app, farm.upstreams));
       return withTraffic(
         app,
-        startTraffic(app, farm.upstreams, (line) => io.out(`${line}\n`)),
+        startTraffic({
+          app,
+          upstreams: farm.upstreams,
+          path: (n) => (n % 8 === 0 ? '/svc/demo/report/' : '/svc/demo/hello/'),
+          service: 'demo/hello',
+          say: (line) => io.out(`${line}\n`),
+        }),
       );
     });
   } finally {
@@ -65,7 +67,7 @@ export async function demo(io: Io, signals: Signals = process): Promise<number> 
 }
 
 /** The demo's own requests end before the drain: what a closed port refuses is no failure to show. */
-function withTraffic(app: Runnable, traffic: { stop(): void }): Runnable {
+export function withTraffic(app: Runnable, traffic: { stop(): void }): Runnable {
   const { apiAddress, proxyAddress } = app;
   return {
     apiAddress,
@@ -81,20 +83,20 @@ function withTraffic(app: Runnable, traffic: { stop(): void }): Runnable {
   };
 }
 
-async function startSidecar(folder: string): Promise<Runnable> {
+/** A sidecar with this configuration, on the usual ports where they are free; state and log (`weir.log`) go into the folder. */
+export async function startSidecar(folder: string, config: string, logLevel: 'info' | 'warn' = 'warn'): Promise<Runnable> {
   const { startApp } = await import('../app.ts');
-  let text = await readFile(demoConfigPath(), 'utf8');
+  let text = config;
   for (const port of [7900, 7980]) if (!(await isFree(port))) text = text.replace(`127.0.0.1:${port}`, '127.0.0.1:0');
   const path = join(folder, 'weir.yaml');
   await writeFile(path, `${text}state: {dir: ${JSON.stringify(join(folder, 'state'))}}\n`);
-  return startApp({ configPath: path, logLevel: 'warn', logTo: join(folder, 'weir.log') });
+  return startApp({ configPath: path, logLevel, logTo: join(folder, 'weir.log') });
 }
 
-function demoConfigPath(): string {
-  // conf/ stands beside src/ in a checkout and beside dist/ in the package.
-  return fileURLToPath(
-    new URL(import.meta.url.endsWith('.ts') ? '../../conf/demo.yaml' : '../../../conf/demo.yaml', import.meta.url),
-  );
+/** A file of conf/, which stands beside src/ in a checkout and beside dist/ in the package. */
+export function confFile(name: string): string {
+  const up = import.meta.url.endsWith('.ts') ? '../../' : '../../../';
+  return fileURLToPath(new URL(`${up}conf/${name}`, import.meta.url));
 }
 
 function isFree(port: number): Promise<boolean> {
@@ -146,39 +148,4 @@ ${lines.map(([command, what]) => `  ${command.padEnd(width)}  # ${what}`).join('
 Upstreams: ${upstreams.map(about).join('  ')}
 Counters every 2 s, Ctrl-C stops everything:
 `;
-}
-
-/** About 40 requests a second through the proxy, open loop, and a line of counters. */
-function startTraffic(app: Runnable, upstreams: readonly DemoUpstream[], say: (line: string) => void): { stop(): void } {
-  const counters = new DemoCounters(upstreams);
-  const agent = new Agent({ keepAlive: true, maxSockets: 64 });
-  const [host = '127.0.0.1', port = '0'] = app.proxyAddress.split(':');
-  let n = 0;
-  const asking = setInterval(() => {
-    const path = ++n % 8 === 0 ? '/svc/demo/report/' : '/svc/demo/hello/';
-    const call = request({ host, port, path, agent }, (response) => {
-      response.resume();
-      const { headers, statusCode = 0 } = response;
-      counters.answered(statusCode, Number(headers['x-weir-attempts'] ?? 0), String(headers['x-weir-upstream'] ?? ''));
-    });
-    call.on('error', () => counters.answered(0, 0, ''));
-    call.end();
-  }, REQUEST_EVERY_MS);
-  const telling = setInterval(() => void tell(app, counters, say), COUNTERS_EVERY_MS);
-  return {
-    stop() {
-      clearInterval(asking);
-      clearInterval(telling);
-      agent.destroy();
-    },
-  };
-}
-
-async function tell(app: Runnable, counters: DemoCounters, say: (line: string) => void): Promise<void> {
-  try {
-    const answer = await fetch(`${app.apiAddress}/v1/services/demo/hello`);
-    say(counters.line(await answer.json(), COUNTERS_EVERY_MS));
-  } catch {
-    // The sidecar is stopping: there is nothing left to count.
-  }
 }

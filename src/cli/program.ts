@@ -58,9 +58,14 @@ function sidecarCommands(root: Command, io: Io, exit: { code: number }): void {
   root
     .command('demo')
     .description('three embedded registries, six upstreams, proxy and API in a temporary folder; prints what to try')
-    .action(async () => {
-      const { demo } = await import('./demo.ts');
-      exit.code = await demo(io);
+    .option('--story <name>', 'a migration to play through: consul-nacos, cl5-polaris or etcd-polaris (docs/migration.md)')
+    .option(
+      '--external',
+      'with --story: the registries that the environment names (npm run registries), instead of embedded ones',
+    )
+    .action(async ({ story, external }: { story?: string; external?: boolean }) => {
+      if (story === undefined) exit.code = await (await import('./demo.ts')).demo(io);
+      else exit.code = await (await import('./demo-story.ts')).demoStory(io, { story, external: external === true });
     });
   root
     .command('check')

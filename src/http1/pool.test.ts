@@ -70,9 +70,9 @@ function makePool(options: Partial<PoolOptions> = {}) {
     onCount: (event) => events.push(event),
     ...options,
   });
-  const acquire = (name = 0, log: string[] = []): User => {
+  const acquire = (name = 0, log: string[] = [], fresh = false): User => {
     const user = new User(name, log);
-    user.ticket = pool.acquire(user);
+    user.ticket = pool.acquire(user, fresh);
     return user;
   };
   const at = (index: number): FakeSocket => {
@@ -267,6 +267,51 @@ test('an idle socket that was destroyed a moment ago is not handed out', () => {
   assert.deepEqual([sockets.length, pool.pending], [2, 1]);
 });
 
+test('a fresh exchange leaves idle sockets alone and gets one that was opened for it', () => {
+  const { pool, acquire, at, sockets } = makePool();
+  acquire();
+  at(0).connect();
+  at(0).feed(REPLY);
+  const fresh = acquire(0, [], true);
+  assert.deepEqual([fresh.connection, pool.idle, sockets.length], [null, 1, 2]);
+  at(1).connect();
+  assert.equal(fresh.connection?.reused, false);
+});
+
+test('a socket that comes free passes a waiting fresh exchange over and serves the one behind it', () => {
+  const log: string[] = [];
+  const { pool, acquire, at } = makePool({ maxConnections: 2 });
+  acquire(0, log);
+  at(0).connect();
+  acquire(1, log, true);
+  acquire(2, log);
+  at(0).feed(REPLY);
+  assert.deepEqual(log, ['connected 0', 'connected 2']);
+  at(1).connect();
+  assert.deepEqual([log.at(-1), pool.pending], ['connected 1', 0]);
+});
+
+test('at the cap an idle socket, or the next one that comes free, makes room for a fresh exchange', () => {
+  for (const idleFirst of [true, false]) {
+    const { pool, acquire, at, sockets } = makePool({ maxConnections: 1 });
+    acquire();
+    at(0).connect();
+    if (idleFirst) at(0).feed(REPLY);
+    const fresh = acquire(0, [], true);
+    if (!idleFirst) at(0).feed(REPLY);
+    assert.deepEqual([at(0).destroyed, sockets.length, pool.opening], [true, 2, 1]);
+    at(1).connect();
+    assert.equal(fresh.connection?.reused, false);
+  }
+});
+
+test('a socket that was opened for somebody who left has idled: whoever gets it is told that it may be stale', () => {
+  const { acquire, at } = makePool();
+  acquire().ticket?.cancel();
+  at(0).connect();
+  assert.equal(acquire().connection?.reused, true);
+});
+
 test('above maxIdle a socket closes when it comes free', () => {
   const { pool, acquire, at } = makePool({ maxIdle: 1 });
   acquire();
@@ -321,12 +366,14 @@ async function history(seed: number): Promise<void> {
   const { clock, wheel, sockets, pool, acquire } = makePool({ maxConnections: cap, maxPending: 6, maxIdle: 2 });
   const users: User[] = [];
   const order: string[] = [];
+  const fresh = new Set<number>();
   const open = (): FakeSocket[] => sockets.filter((socket) => !socket.destroyed);
   const any = <T>(list: readonly T[]): T | undefined => list[randomBelow(random, Math.max(1, list.length))];
   const opened = new WeakSet<FakeSocket>();
   const steps: (() => void | Promise<void>)[] = [
     () => void users.push(acquire(users.length, order)),
     () => void users.push(acquire(users.length, order)),
+    () => void fresh.add(users.push(acquire(users.length, order, true)) - 1),
     () => {
       const socket = any(open().filter((one) => !opened.has(one)));
       if (socket === undefined) return;
@@ -358,11 +405,14 @@ async function history(seed: number): Promise<void> {
     assert.equal(pool.active, running.length, `seed ${seed}: active gauge`);
     assert.ok(pool.pending <= 6 && pool.idle <= 2);
     const served = order.map((line) => Number(line.split(' ')[1]));
-    assert.deepEqual(
-      served,
-      [...served].sort((a, b) => a - b),
-      `seed ${seed}: served out of order`,
-    );
+    for (const kind of [served.filter((one) => fresh.has(one)), served.filter((one) => !fresh.has(one))]) {
+      assert.deepEqual(
+        kind,
+        [...kind].sort((a, b) => a - b),
+        `seed ${seed}: served out of order`,
+      );
+    }
+    for (const one of fresh) assert.notEqual(users[one]?.connection?.reused && !users[one]?.over, true, `seed ${seed}: stale`);
     assert.ok(
       pool.pending === 0 || open().length === cap || pool.opening >= pool.pending,
       `seed ${seed}: a waiter was forgotten`,

@@ -46,14 +46,17 @@ const IDLE_LOOK_MS = 500;
 
 class Waiter implements PoolTicket {
   readonly user: UpstreamUser;
+  /** Takes only a connection that was opened after it came. */
+  readonly fresh: boolean;
   prev: Waiter | null = null;
   next: Waiter | null = null;
   queued = true;
   readonly #pool: Pool;
 
-  constructor(pool: Pool, user: UpstreamUser) {
+  constructor(pool: Pool, user: UpstreamUser, fresh: boolean) {
     this.#pool = pool;
     this.user = user;
+    this.fresh = fresh;
   }
 
   cancel(): void {
@@ -126,19 +129,16 @@ export class Pool implements UpstreamOwner {
   /**
    * Finds a connection for an exchange. With an idle one `user.connected` is called before this returns; when the queue is
    * full or the pool is draining `user.failed` is (class unsent, cause overflow or cancelled). Both return null. Otherwise the
-   * exchange waits its turn and the ticket can take it out again.
+   * exchange waits its turn and the ticket can take it out again. `fresh`: never an idle one, for an exchange that an idle one has
+   * already failed (the keep-alive race, proxy-semantics §5.2): the others may be as stale.
    */
-  acquire(user: UpstreamUser): PoolTicket | null {
+  acquire(user: UpstreamUser, fresh = false): PoolTicket | null {
     if (this.#state !== 'open') {
       user.failed(unsent('cancelled', 'the endpoint is going away'));
       return null;
     }
-    for (let connection = this.#idle.pop(); connection !== undefined; connection = this.#idle.pop()) {
-      if (!connection.usable) {
-        // It is closing; its own close event is on the way and will find it gone from the list.
-        connection.shut();
-        continue;
-      }
+    const connection = fresh ? null : this.#takeIdle();
+    if (connection !== null) {
       connection.take(user);
       user.connected(connection);
       return null;
@@ -148,8 +148,10 @@ export class Pool implements UpstreamOwner {
       user.failed(unsent('overflow', 'too many requests wait for a connection'));
       return null;
     }
-    const waiter = this.#enqueue(user);
+    const waiter = this.#enqueue(user, fresh);
     this.#openMore();
+    // At the cap an idle connection makes room, or the exchange would wait for one that is cut.
+    if (fresh && this.#opening < this.#pending) this.#idle[0]?.shut();
     return waiter;
   }
 
@@ -194,7 +196,7 @@ export class Pool implements UpstreamOwner {
   opened(connection: Upstream): void {
     this.#opening--;
     this.#onCount('opened');
-    this.#serve(connection);
+    this.#serve(connection, this.#shift());
   }
 
   openFailed(connection: Upstream, message: string): void {
@@ -206,7 +208,7 @@ export class Pool implements UpstreamOwner {
   }
 
   released(connection: Upstream): void {
-    this.#serve(connection);
+    this.#serve(connection, this.#shiftPatient());
   }
 
   gone(connection: Upstream): void {
@@ -218,28 +220,40 @@ export class Pool implements UpstreamOwner {
     this.#checkEmpty();
   }
 
-  #serve(connection: Upstream): void {
+  /** The idle connection that was used last. */
+  #takeIdle(): Upstream | null {
+    for (let connection = this.#idle.pop(); connection !== undefined; connection = this.#idle.pop()) {
+      if (connection.usable) return connection;
+      // It is closing; its own close event is on the way and will find it gone from the list.
+      connection.shut();
+    }
+    return null;
+  }
+
+  #serve(connection: Upstream, waiter: Waiter | null): void {
     if (this.#state !== 'open') {
       connection.shut();
       return;
     }
-    const waiter = this.#shift();
     if (waiter !== null) {
       connection.take(waiter.user);
       waiter.user.connected(connection);
       return;
     }
-    if (this.#idle.length >= this.#maxIdle) {
+    // Whoever still waits here wants a fresh connection: above the cap this one makes room for it.
+    if (this.#idle.length >= this.#maxIdle || this.#opening < this.#pending) {
       connection.shut();
       return;
     }
+    // Also one that was opened for somebody who left: from now on it may go stale.
+    connection.reused = true;
     connection.idleSince = this.#looks;
     this.#idle.push(connection);
     if (!this.#deadline.armed) this.#wheel.arm(this.#deadline, IDLE_LOOK_MS);
   }
 
-  #enqueue(user: UpstreamUser): Waiter {
-    const waiter = new Waiter(this, user);
+  #enqueue(user: UpstreamUser, fresh: boolean): Waiter {
+    const waiter = new Waiter(this, user, fresh);
     waiter.prev = this.#last;
     if (this.#last === null) this.#first = waiter;
     else this.#last.next = waiter;
@@ -250,6 +264,14 @@ export class Pool implements UpstreamOwner {
 
   #shift(): Waiter | null {
     const waiter = this.#first;
+    if (waiter !== null) this.leave(waiter);
+    return waiter;
+  }
+
+  /** The first one that takes a connection that has served before. */
+  #shiftPatient(): Waiter | null {
+    let waiter = this.#first;
+    while (waiter?.fresh === true) waiter = waiter.next;
     if (waiter !== null) this.leave(waiter);
     return waiter;
   }

@@ -30,7 +30,10 @@ const FLUSH_MS = 500;
 /** JSON lines. `sync` for commands that print and end; otherwise buffered, bounded (8 MiB, then lines are dropped), see flush. */
 export function createLog(options: { level: LogLevel; dest?: number | string; sync: boolean; onDrop?: () => void }): {
   log: Log;
+  /** Writes out what is held back, and blocks until it is: for the end. */
   flush(): void;
+  /** Begins to write out what is held back; never blocks, whatever reads the log. */
+  flushSoon(): void;
 } {
   const destination = pino.destination({
     dest: options.dest ?? 1,
@@ -43,6 +46,13 @@ export function createLog(options: { level: LogLevel; dest?: number | string; sy
   const logger: PinoLogger = pino({ level: options.level, base: null, redact }, destination);
   return {
     log: logger,
+    flushSoon() {
+      try {
+        destination.flush();
+      } catch {
+        // As below.
+      }
+    },
     flush() {
       try {
         destination.flushSync();

@@ -25,6 +25,7 @@ export interface Note {
   readonly shown: string | null;
   /** Since when the target shows another health. */
   readonly unlikeSince: number | null;
+  /** End of the last repair that was made; one that only waits for its turn is none. */
   readonly repairedAt: number;
   /** Failed or refused on its own: not before this. */
   readonly waitUntil: number;
@@ -215,16 +216,16 @@ class Pass {
     if (entry.applied !== copy.digest) return put('changed');
     if (note.forgotten) return put('lost');
     if (entry.health !== copy.instance.health) return this.#setHealth(entry, address, copy);
-    if (standing.ours === null) this.#missing(address, note, put);
+    if (standing.ours === null) this.#missing(note, put);
     else this.#compare(entry, address, standing.ours, copy, put);
   }
 
   /** The target shows no record of ours, or one that only the catalog holds. */
-  #missing(address: Address, note: Note, put: (why: PutReason) => void): void {
+  #missing(note: Note, put: (why: PutReason) => void): void {
     const { now, target } = this.#in;
     if (now - note.wroteAt < SETTLE_MS) return this.#wait(null, note.wroteAt + SETTLE_MS);
     if ((target?.goodAt ?? 0) - note.wroteAt < SETTLE_MS) return this.#read();
-    if (this.#mayRepair(address, note)) put('lost');
+    if (this.#mayRepair(note)) put('lost');
   }
 
   /** What the target shows of our copy against what we wrote. */
@@ -236,7 +237,7 @@ class Pass {
     const settled = now - note.wroteAt >= SETTLE_MS;
     if (isOlder(ours, rules)) {
       if (!settled) this.#wait(null, note.wroteAt + SETTLE_MS);
-      else if (this.#mayRepair(address, note)) return put('epoch');
+      else if (this.#mayRepair(note)) return put('epoch');
     }
     const shown = digestOf(ours, rules.keeps);
     if (note.shown === null) {
@@ -244,8 +245,8 @@ class Pass {
       else if (!settled) this.#wait(null, note.wroteAt + SETTLE_MS);
       // The registry's own spelling of what we wrote, or a foreign edit while we were away: one write settles which.
       else if (Number.isFinite(note.wroteAt)) note = this.#remember(address, { shown });
-      else if (this.#mayRepair(address, note)) return put('repair');
-    } else if (note.shown !== shown && this.#mayRepair(address, note)) return put('repair');
+      else if (this.#mayRepair(note)) return put('repair');
+    } else if (note.shown !== shown && this.#mayRepair(note)) return put('repair');
     this.#compareHealth(entry, address, ours, copy);
   }
 
@@ -259,7 +260,7 @@ class Pass {
     const since = note.unlikeSince ?? now;
     if (note.unlikeSince === null) this.#remember(address, { unlikeSince: since });
     if (now - since < UNLIKE_MS) this.#wait(null, since + UNLIKE_MS);
-    else if (this.#mayRepair(address, this.#note(address))) this.#setHealth(entry, address, copy);
+    else if (this.#mayRepair(note)) this.#setHealth(entry, address, copy);
   }
 
   // --- addresses that the ledger does not know ---
@@ -326,14 +327,10 @@ class Pass {
     return false;
   }
 
-  #mayRepair(address: Address, { repairedAt }: Note): boolean {
-    const { now } = this.#in;
-    if (now - repairedAt < REPAIR_MS) {
-      this.#wait(null, repairedAt + REPAIR_MS);
-      return false;
-    }
-    this.#remember(address, { repairedAt: now });
-    return true;
+  #mayRepair({ repairedAt }: Note): boolean {
+    if (this.#in.now - repairedAt >= REPAIR_MS) return true;
+    this.#wait(null, repairedAt + REPAIR_MS);
+    return false;
   }
 
   #setHealth(entry: LedgerEntry, address: Address, copy: Desired): void {

@@ -51,7 +51,8 @@ function whereabouts({ doc, catalog, scope }: FactsInput, ledger: Ledger): Where
     const { id } = doc.spec;
     const sides = { from: sideOf(here, ledger, service, from, id), to: sideOf(there, ledger, service, to, id) };
     for (const address of sides.to.copies) copiesLeft.push(`${service} ${address}`);
-    for (const address of sides.to.natives) if (!sides.from.all.has(address)) onlyInTo.push(`${service} ${address}`);
+    // A return copy does not count: the abort takes it away.
+    for (const address of sides.to.natives) if (!sides.from.standing.has(address)) onlyInTo.push(`${service} ${address}`);
     for (const address of sides.from.natives) if (!sides.to.all.has(address)) onlyInFrom.push(`${service} ${address}`);
   }
   return { copiesLeft: named(copiesLeft), onlyInTo: named(onlyInTo), onlyInFrom: named(onlyInFrom), blind: null };
@@ -62,21 +63,26 @@ interface Side {
   readonly copies: readonly string[];
   /** Without what only the catalog holds: nobody may count on that. */
   readonly all: ReadonlySet<string>;
+  /** The natives among them. */
+  readonly standing: ReadonlySet<string>;
 }
 
 function sideOf(account: SourceAccount | null, ledger: Ledger, service: ServiceId, source: string, migration: string): Side {
   const natives: string[] = [];
   const copies: string[] = [];
   const all = new Set<string>();
+  const standing = new Set<string>();
   for (const { instance, held } of account?.instances ?? []) {
     // What another tool or another migration copied has its provider elsewhere.
     if (isOthersCopy(instance, migration)) continue;
-    const list = isCopy(instance, ledger, service, source) ? copies : natives;
+    const copy = isCopy(instance, ledger, service, source);
     const address = hostPort(instance.host, instance.port);
-    list.push(address);
-    if (!held) all.add(address);
+    (copy ? copies : natives).push(address);
+    if (held) continue;
+    all.add(address);
+    if (!copy) standing.add(address);
   }
-  return { natives, copies, all };
+  return { natives, copies, all, standing };
 }
 
 /** A copy that is not this migration's: nothing follows from it. */

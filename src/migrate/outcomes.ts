@@ -5,12 +5,15 @@ import type { Random } from '../kernel/random.ts';
 import type { Instance } from '../model/instance.ts';
 import type { ServiceId, ServiceKey } from '../model/service.ts';
 import { SourceError } from '../model/snapshot.ts';
-import { contentOf, type Note } from './decide.ts';
+import { contentOf, type Note, type PutReason } from './decide.ts';
 import type { LedgerEntry } from './migration.ts';
 import type { Outcome, WriteOp } from './writer.ts';
 
 /** What a registry refuses is tried again after this ± 10 %, ms: what stands in the way may have gone. */
 const REFUSED_MS = 60_000;
+
+/** Puts that set right what others did; each counts for the pace of repairs once it was made. */
+const REPAIRS: ReadonlySet<PutReason> = new Set(['lost', 'repair', 'epoch']);
 
 /** Whose copy it is and when, for entries. */
 export interface EntryContext {
@@ -62,13 +65,16 @@ export function afterCall(
     const stays = action.why === 'withheld' && outcome === true;
     return { entry: stays ? { ...before, state: 'withheld', receipt: null, applied: '', at: at.wall } : null, note: well };
   }
-  if (action.kind === 'health') return { entry: { ...before, state: 'written', health: action.health, at: at.wall }, note: well };
+  if (action.kind === 'health') {
+    const repaired = note.unlikeSince === null ? {} : { repairedAt: at.now };
+    return { entry: { ...before, state: 'written', health: action.health, at: at.wall }, note: { ...well, ...repaired } };
+  }
   if (outcome === true || outcome === 'native') return { entry: before, note: {} };
   const { digest: applied, instance, why } = action;
   const state = why === 'kept' ? ('kept' as const) : ('written' as const);
   return {
     entry: { ...before, state, receipt: outcome, applied, health: instance.health, at: at.wall, epoch: at.epoch },
-    note: { ...well, shown: null, forgotten: false, unsayable: null },
+    note: { ...well, shown: null, forgotten: false, unsayable: null, ...(REPAIRS.has(why) && { repairedAt: at.now }) },
   };
 }
 

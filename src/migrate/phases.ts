@@ -20,7 +20,7 @@ export interface StepFacts {
   readonly planErrors: readonly string[];
   /** Copies in `to` that still stand in for a provider of `from`. */
   readonly copiesLeft: readonly string[];
-  /** Native in `to` and in `from` neither natively nor as a return copy. */
+  /** Native in `to` and not in `from`; a return copy there does not count, the abort takes it away. */
   readonly onlyInTo: readonly string[];
   /** Native in `from` and in `to` neither natively nor as a copy. */
   readonly onlyInFrom: readonly string[];

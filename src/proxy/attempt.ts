@@ -70,6 +70,8 @@ export class Attempt implements UpstreamUser {
   #queuedAt = Number.POSITIVE_INFINITY;
   /** A retry was granted and has not ended. */
   #retrying = false;
+  /** A kept connection failed this request: the next tries go over connections of their own (§5.2, keep-alive race). */
+  #fresh = false;
   /** Place of the caller by the sticky header, -1: none. */
   #place = -1;
   /** The group of a weighted merge that the attempt was drawn over, and since when it runs. */
@@ -103,6 +105,7 @@ export class Attempt implements UpstreamUser {
     this.endpoint = null;
     this.panic = false;
     this.#tried = null;
+    this.#fresh = false;
   }
 
   /** Body pieces go to an upstream as they come. */
@@ -135,7 +138,7 @@ export class Attempt implements UpstreamUser {
     this.#state = 'queued';
     if (this.#perTryMs > 0 && this.#body.whole) this.#wheel.arm(this.#timer, this.#perTryMs);
     this.#queuedAt = Number.POSITIVE_INFINITY;
-    const ticket = endpoint.pool.acquire(this);
+    const ticket = endpoint.pool.acquire(this, this.#fresh);
     // Null when `connected` or `failed` came at once; by then this object may even serve the next request.
     if (ticket === null) return;
     this.#ticket = ticket;
@@ -260,6 +263,7 @@ export class Attempt implements UpstreamUser {
 
   failed(failure: UpstreamFailure): void {
     const answering = this.#state === 'body' || this.#state === 'tunnel';
+    this.#fresh ||= failure.reused && failure.cause === 'reset';
     this.finish(this.#isOurLateness(failure) ? OUTCOME_IGNORED : outcomeOf(failure));
     if (answering) this.#owner.answerCut();
     else this.#owner.attemptFailed(meaningOf(failure, this.#body.replayable));

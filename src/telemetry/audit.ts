@@ -14,12 +14,23 @@ export interface AuditLine {
 /** Writes audit lines to a log of their own (`audit: true`); the log adds the time. */
 export class Audit {
   readonly #log: Log;
+  readonly #flush: () => void;
+  #flushing = false;
 
-  constructor(log: Log) {
+  /** `flush` writes out what the log holds back: a line about a write must outlive a kill. */
+  constructor(log: Log, flush: () => void = () => {}) {
     this.#log = log;
+    this.#flush = flush;
   }
 
   write(line: AuditLine): void {
     this.#log.info({ audit: true, ...line }, 'audit');
+    if (this.#flushing) return;
+    // Once a turn: a pass of a mirror writes thousands of lines.
+    this.#flushing = true;
+    setImmediate(() => {
+      this.#flushing = false;
+      this.#flush();
+    });
   }
 }

@@ -68,8 +68,7 @@ async function etcdOrigin(bench: FaultBench, id = 'origin'): Promise<Origin> {
     yaml: `  - {id: ${id}, kind: etcd, endpoints: ["http://${server.endpoint}"], layout: grpc, prefix: /services/, allowLoopback: true}\n`,
     put,
     async fill(natives) {
-      for (let at = 0; at < natives.length; at += ETCD_AT_ONCE)
-        await Promise.all(natives.slice(at, at + ETCD_AT_ONCE).map(put));
+      for (let at = 0; at < natives.length; at += ETCD_AT_ONCE) await Promise.all(natives.slice(at, at + ETCD_AT_ONCE).map(put));
     },
     async copies(migration) {
       let count = 0;
@@ -140,10 +139,10 @@ async function polarisTarget(bench: FaultBench): Promise<Registry> {
   };
 }
 
-/** `services` of `instances` each at addresses that nobody dials. */
-export function manyNatives(services: number, instances: number): Native[] {
+/** `services` of `instances` each, at loopback addresses of their own and one port. */
+export function manyNatives(services: number, instances: number, port: number): Native[] {
   return Array.from({ length: services * instances }, (_, n) => {
-    const host = `10.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`;
-    return { service: `m${Math.floor(n / instances)}`, id: `i${n % instances}`, host, port: 8_080, weight: 100 };
+    const host = `127.${1 + (n >> 16)}.${(n >> 8) & 255}.${n & 255}`;
+    return { service: `m${Math.floor(n / instances)}`, id: `i${n % instances}`, host, port, weight: 100 };
   });
 }

@@ -4,12 +4,22 @@
 // node test/bench/migrate.ts etcd consul [--services=1000] [--instances=10] [--changes=200] [--idle=60].
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, statSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FaultBench } from '../faults/harness/bench.ts';
 import { Client } from '../faults/harness/client.ts';
 import type { WeirProcess } from '../faults/harness/weir-process.ts';
 import { eventually } from '../support/eventually.ts';
-import { manyNatives, type Native, type Origin, type OriginKind, type Registry, startOrigin, startTarget, type TargetKind } from './migrate-registries.ts';
+import {
+  manyNatives,
+  type Native,
+  type Origin,
+  type OriginKind,
+  type Registry,
+  startOrigin,
+  startTarget,
+  type TargetKind,
+} from './migrate-registries.ts';
 
 export interface MigrateFigures {
   readonly from: OriginKind;
@@ -44,6 +54,8 @@ export interface MigrateFigures {
   readonly resumeSettledMs: number;
   /** Writes to the target after that start. */
   readonly writesAfterResume: number;
+  /** Processor time of one verify of everything, s. It runs by itself every 30 s at most, every 200 s by default. */
+  readonly verifyCpuS: number;
   /** From POST rollback until requests of every measured service are drawn by the old side, ms: the first, the last. */
   readonly rollbackFirstMs: number;
   readonly rollbackLastMs: number;
@@ -76,7 +88,13 @@ const REST_MS = 8_000;
 interface Status {
   readonly phase: string;
   readonly counts: { readonly services: number; readonly copies: Readonly<Record<string, Readonly<Record<string, number>>>> };
-  readonly writer?: { readonly owner: boolean; readonly settled: boolean; readonly queued: number; readonly waiting: readonly string[]; readonly errors: object };
+  readonly writer?: {
+    readonly owner: boolean;
+    readonly settled: boolean;
+    readonly queued: number;
+    readonly waiting: readonly string[];
+    readonly errors: object;
+  };
 }
 
 /** One measurement. */
@@ -92,18 +110,18 @@ export async function benchMigrate(options: MigrateOptions): Promise<MigrateFigu
 class Run {
   readonly #bench: FaultBench;
   readonly #options: MigrateOptions;
-  readonly #natives: Native[];
+  #natives: Native[] = [];
   #config = '';
   #rounds = 0;
 
   constructor(bench: FaultBench, options: MigrateOptions) {
     this.#bench = bench;
     this.#options = options;
-    this.#natives = manyNatives(options.services, options.instances);
   }
 
   async all(): Promise<MigrateFigures> {
-    const { from, to, services, idleS, callsPerSecond = 50, say = () => {} } = this.#options;
+    const { from, to, services, instances, idleS, callsPerSecond = 50, say = () => {} } = this.#options;
+    this.#natives = manyNatives(services, instances, await everywhere(this.#bench));
     const [a, b] = await this.#bench.farm(2);
     assert.ok(a !== undefined && b !== undefined);
     const [origin, target] = await Promise.all([startOrigin(from, this.#bench), startTarget(to, this.#bench)]);
@@ -201,7 +219,8 @@ class Run {
       await sleep(Math.max(0, began + (n * 1_000) / CHANGES_PER_SECOND - performance.now()));
       const old = this.#natives[n % services === 0 ? 0 : (n * 7_919) % (services * this.#options.instances)];
       assert.ok(old !== undefined);
-      const native = n % 2 === 0 ? { ...old, weight: 1_000 + n } : { ...old, id: `new${n}`, host: `10.200.${n >> 8}.${n & 255}` };
+      const native =
+        n % 2 === 0 ? { ...old, weight: 100 * (2 + (n % 500)) } : { ...old, id: `new${n}`, host: `127.200.${n >> 8}.${n & 255}` };
       if (n % 2 === 1) this.#natives.push(native);
       under.push(
         origin.put(native).then(() => {
@@ -242,8 +261,11 @@ class Run {
 
   /** Both sides are given different weights while nothing is mirrored, so that a request tells which one drew it. */
   async #rollback(weir: WeirProcess, origin: Origin, [a, b]: readonly [number, number]) {
-    const verified = await step(weir, `/${ID}/verify`);
-    assert.match(verified, /"outcome":"ok"/);
+    const cpu = weir.cpuMs();
+    const verified = JSON.parse(await step(weir, `/${ID}/verify`));
+    const verifyCpuS = (weir.cpuMs() - cpu) / 1_000;
+    const bad = verified.result.services.filter((one: { outcome: string }) => one.outcome !== 'ok');
+    assert.equal(verified.result.outcome, 'ok', JSON.stringify(bad.slice(0, 3)));
     await step(weir, '/freeze', { frozen: true });
     for (let n = 0; n < ASKED; n++) for (const native of pair(n, a, b, 'b')) await origin.put(native);
     for (const name of this.#asked()) await drawnBy(weir, name, `127.0.0.1:${b}`);
@@ -258,16 +280,25 @@ class Run {
       }),
     );
     await done;
-    return { rollbackFirstMs: Math.min(...times), rollbackLastMs: Math.max(...times) };
+    return { verifyCpuS, rollbackFirstMs: Math.min(...times), rollbackLastMs: Math.max(...times) };
   }
+}
+
+/** A port that takes connections at every loopback address: copies are probed. */
+async function everywhere(bench: FaultBench): Promise<number> {
+  const server = createServer((socket) => socket.destroy());
+  bench.defer(() => server.close());
+  await new Promise<void>((resolve) => server.listen(0, '0.0.0.0', resolve));
+  const address = server.address();
+  return typeof address === 'object' && address !== null ? address.port : assert.fail('no port');
 }
 
 const askedName = (n: number): string => `asked${n}`;
 
-/** Two instances of which one takes all but a few in 65,536 of the picks. */
+/** Two instances of which one takes all but one in 601 of the picks; weights that every registry can say. */
 function pair(n: number, a: number, b: number, heavy: 'a' | 'b'): Native[] {
   const service = askedName(n);
-  const weight = (id: 'a' | 'b'): number => (id === heavy ? 60_000 : 1);
+  const weight = (id: 'a' | 'b'): number => (id === heavy ? 60_000 : 100);
   return (['a', 'b'] as const).map((id) => ({ service, id, host: '127.0.0.1', port: id === 'a' ? a : b, weight: weight(id) }));
 }
 

@@ -89,10 +89,14 @@ const ORIGIN = 'weir-origin';
 const KEPT = 'weir-kept';
 
 /**
- * No instance lost: what a life of a sidecar has shown it shows until its provider dies; and what lives for `within` ms, and stands in a
- * registry that it can hear, is shown. `blindFrom`: when registries were away or had lost data: a life that began then may not know.
+ * No instance lost: what a life of a sidecar has shown it shows until its provider dies. `excused`: why the script says that it cannot
+ * know (it began while a registry was away), by view and address.
  */
-export function noneLost(views: readonly ViewRead[], lives: readonly Life[], blind: (at: number) => boolean = () => false): void {
+export function noneLost(
+  views: readonly ViewRead[],
+  lives: readonly Life[],
+  excused: (view: ViewRead, address: string) => boolean = () => false,
+): void {
   const shown = new Map<string, Set<string>>();
   const lost: string[] = [];
   for (const view of views) {
@@ -103,7 +107,7 @@ export function noneLost(views: readonly ViewRead[], lives: readonly Life[], bli
     for (const address of known) {
       const alive = lives.some((one) => one.service === view.service && one.address === address && lives_(one, view.at));
       if (!alive) known.delete(address);
-      else if (!now.has(address) && !(blind(view.at) && blind(view.startedAt)))
+      else if (!now.has(address) && !excused(view, address))
         lost.push(`${address} of ${view.service} left the view of ${view.sidecar} at ${view.at} (${view.phase} ${view.weight})`);
     }
     for (const address of now) known.add(address);
@@ -154,11 +158,20 @@ export function nativesUntouched(changes: readonly Changed[], migrations: Readon
 }
 
 /** Nothing that a sidecar wrote is written while its origin is unknown: each new copy has a provider in the other registry. */
-export function copiesHaveOrigins(changes: readonly Changed[], lives: readonly Life[], grace: number): void {
+export function copiesHaveOrigins(
+  changes: readonly Changed[],
+  lives: readonly Life[],
+  grace: number,
+  audibleSince: (at: number) => number,
+): void {
   const bad = changes.filter(({ by, before, after, service, address, at }) => {
     if (!isSidecar(by) || after === null || before !== null) return false;
     return !lives.some(
-      (one) => one.service === service && one.address === address && one.since <= at && (one.until ?? at) >= at - grace,
+      (one) =>
+        one.service === service &&
+        one.address === address &&
+        one.since <= at &&
+        Math.max(one.until ?? at, audibleSince(at)) >= at - grace,
     );
   });
   assert.deepEqual(bad.slice(0, 3).map(text), [], `${bad.length} copies were made of instances that nobody provides`);
@@ -194,7 +207,8 @@ export interface MirrorClaim {
 export function mirrored(records: readonly Standing[], claim: MirrorClaim): void {
   const { from, to, twoWay, baseline, registers } = claim;
   const faults: string[] = [];
-  const natives = (registry: string): Standing[] => records.filter((one) => one.registry === registry && one.writer === 'provider');
+  const natives = (registry: string): Standing[] =>
+    records.filter((one) => one.registry === registry && one.writer === 'provider');
   const copies = (registry: string): Standing[] => records.filter((one) => one.registry === registry && one.writer === 'sidecar');
   const at = (list: readonly Standing[], { service, address }: Standing) =>
     list.filter((one) => one.service === service && one.address === address);
@@ -208,12 +222,14 @@ export function mirrored(records: readonly Standing[], claim: MirrorClaim): void
       const mine = at(copies(target), native);
       if (at(natives(target), native).length > 0) {
         // Without metadata two records of one address look alike: which one a catalog shows is chance.
-        if (mine.length > 0 && claim.speaks[target]?.metadata === true) faults.push(`${place(native)} is native in ${target} too, and has a copy there`);
+        if (mine.length > 0 && claim.speaks[target]?.metadata === true)
+          faults.push(`${place(native)} is native in ${target} too, and has a copy there`);
         continue;
       }
       const want = expected(native, claim.speaks[target]);
       const due = (all || !baseline.has(`${native.service} ${native.address}`)) && want !== null && !isTools(native);
-      if (mine.length !== (due ? 1 : 0)) faults.push(`${place(native)} has ${mine.length} copies in ${target}, not ${due ? 1 : 0}`);
+      if (mine.length !== (due ? 1 : 0))
+        faults.push(`${place(native)} has ${mine.length} copies in ${target}, not ${due ? 1 : 0}`);
       if (due) for (const copy of mine) faults.push(...differences(native, copy, want, claim, target === to));
     }
     for (const copy of copies(target)) if (at(natives(origin), copy).length === 0) faults.push(`${place(copy)} has no origin`);
@@ -261,7 +277,11 @@ export function deadWriteNothing(changes: readonly Changed[], deaths: ReadonlyMa
 }
 
 /** Every write is a line of the audit log; a line that says ok is a write. A killed sidecar may owe the line of what it was doing. */
-export function everyWriteAudited(carried: readonly CarriedOut[], audit: readonly AuditSeen[], deaths: ReadonlyMap<string, number>): void {
+export function everyWriteAudited(
+  carried: readonly CarriedOut[],
+  audit: readonly AuditSeen[],
+  deaths: ReadonlyMap<string, number>,
+): void {
   const count = <T>(list: readonly T[], keyOf: (one: T) => string | null): Map<string, number> => {
     const counts = new Map<string, number>();
     for (const one of list) {
@@ -287,7 +307,8 @@ export function everyWriteAudited(carried: readonly CarriedOut[], audit: readonl
     const owed = deaths.has(key.split(' ')[0] ?? '') ? 1 : 0;
     if ((lines.get(key) ?? 0) + owed < n) faults.push(`${key}: ${n} writes, ${lines.get(key) ?? 0} lines`);
   }
-  for (const [key, n] of sure) if ((writes.get(key) ?? 0) < n) faults.push(`${key}: ${n} lines say ok, ${writes.get(key) ?? 0} writes`);
+  for (const [key, n] of sure)
+    if ((writes.get(key) ?? 0) < n) faults.push(`${key}: ${n} lines say ok, ${writes.get(key) ?? 0} writes`);
   assert.deepEqual(faults.slice(0, 5), [], `${faults.length} faults of the audit log`);
 }
 

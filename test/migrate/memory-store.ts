@@ -74,7 +74,8 @@ export class StoreMemory {
           this.#tell();
           return true;
         }),
-      ledger: (id) => run(() => new Map([...(this.slots.get(id)?.pages ?? [])].map(([service, text]) => [service, pageOf(text)]))),
+      ledger: (id) =>
+        run(() => new Map([...(this.slots.get(id)?.pages ?? [])].map(([service, text]) => [service, pageOf(text)]))),
       savePages: (id, pages) => run(() => this.#save(caller, id, pages)),
       report: (id, report) =>
         run(() => {

@@ -45,12 +45,23 @@ const dialect = (name: string, over: Partial<Dialect>): Dialect => ({
 /** As the kinds behave: etcd (grpc, kratos, skydns), Consul, Polaris, the embedded registry, L5. */
 export const DIALECTS = {
   embedded: dialect('embedded', { records: 'place', tells: true, batch: 100 }),
-  keys: dialect('keys', { keeps: ['weight', 'metadata', 'protocol', 'version'], setsHealth: false, tellsAbsent: false, batch: 20 }),
+  keys: dialect('keys', {
+    keeps: ['weight', 'metadata', 'protocol', 'version'],
+    setsHealth: false,
+    tellsAbsent: false,
+    batch: 20,
+  }),
   weightless: dialect('weightless', { keeps: ['metadata'], setsHealth: false, tellsAbsent: false }),
   nodes: dialect('nodes', { heartbeat: 'none' }),
   central: dialect('central', { records: 'place', pollMs: 1_000 }),
   bare: dialect('bare', { records: 'place', keeps: ['weight'], setsHealth: false, tellsAbsent: false }),
-  readOnly: dialect('readOnly', { records: 'place', keeps: ['weight', 'health'], heartbeat: 'none', pollMs: 2_000, register: false }),
+  readOnly: dialect('readOnly', {
+    records: 'place',
+    keeps: ['weight', 'health'],
+    heartbeat: 'none',
+    pollMs: 2_000,
+    register: false,
+  }),
 } as const;
 export type DialectName = keyof typeof DIALECTS;
 
@@ -113,6 +124,8 @@ export class PlainRegistry {
   failShare = 0;
   /** Writes are carried out, and the answers lost. */
   losesAnswers = false;
+  /** The token may read and not write. */
+  denied = false;
   readonly #clock: PatientClock;
   readonly #random: Random;
   readonly #records = new Map<string, PlainRecord>();
@@ -144,7 +157,17 @@ export class PlainRegistry {
     const mine = before?.writer === writer ? before : undefined;
     const { weight = mine?.weight ?? 100, health = mine?.health ?? 'healthy', isolated = mine?.isolated ?? false } = fields;
     const metadata = fields.metadata ?? mine?.metadata ?? new Map();
-    const record = { key: place.slice(service.length + 1), service, address, writer, weight, health, isolated, metadata, lease: null };
+    const record = {
+      key: place.slice(service.length + 1),
+      service,
+      address,
+      writer,
+      weight,
+      health,
+      isolated,
+      metadata,
+      lease: null,
+    };
     this.#set(place, this.#kept(record), writer);
   }
 
@@ -233,7 +256,10 @@ export class PlainRegistry {
   }
 
   async #write<T>(caller: Caller, signal: AbortSignal, now: () => T): Promise<T> {
-    const result = await this.#answer(caller, signal, now);
+    const result = await this.#answer(caller, signal, () => {
+      if (this.denied) throw new SourceError('denied', 'the token may not write');
+      return now();
+    });
     if (this.losesAnswers) throw new SourceError('lost', 'the connection broke before the answer came');
     // A process that is killed between the effect and the answer never hears of it.
     return caller.dead ? new Promise<T>(() => {}) : result;
@@ -313,7 +339,8 @@ export class PlainRegistry {
     const removed: string[] = [];
     const tell = (): void => {
       const snapshot = this.#snapshot(service);
-      const told = this.dialect.tells && snapshot.kind === 'present' ? { ...snapshot, deregistered: removed.splice(0) } : snapshot;
+      const told =
+        this.dialect.tells && snapshot.kind === 'present' ? { ...snapshot, deregistered: removed.splice(0) } : snapshot;
       slot.put(told);
     };
     const mine = (changed: ServiceId, id: string | null): boolean => {

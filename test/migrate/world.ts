@@ -7,6 +7,7 @@ import type { MergeOverlay } from '../../src/catalog/evidence.ts';
 import { dialPolicy } from '../../src/kernel/dial.ts';
 import { silentLog } from '../../src/kernel/log.ts';
 import { seededRandom } from '../../src/kernel/random.ts';
+import { openFileStore } from '../../src/migrate/file-store.ts';
 import type { MigrationSpec } from '../../src/migrate/migration.ts';
 import { Migrations, type OverlayMemory } from '../../src/migrate/migrations.ts';
 import type { OverlayEntry } from '../../src/migrate/overlay.ts';
@@ -31,8 +32,8 @@ export interface WorldOptions {
   readonly from?: DialectName;
   readonly to?: DialectName;
   readonly shared?: boolean;
-  /** A store of its own in the place of the one in memory. */
-  readonly openStore?: (clock: LifeClock) => Promise<MigrationStore>;
+  /** The store of files in this directory, in the place of the one in memory. */
+  readonly directory?: string;
 }
 
 export class World {
@@ -193,13 +194,32 @@ export class Sidecar {
     for (const [sourceId, adapter] of adapters) {
       const random = seededRandom(world.options.seed ?? 1);
       const select = { kind: 'all' } as const;
-      const supervisor = new Supervisor({ sourceId, adapter, select, sink: catalog, clock, random, log: silentLog, timeout: 5_000 });
+      const supervisor = new Supervisor({
+        sourceId,
+        adapter,
+        select,
+        sink: catalog,
+        clock,
+        random,
+        log: silentLog,
+        timeout: 5_000,
+      });
       this.#supervisors.push(supervisor);
     }
-    const supervisorOf = (id: string): Supervisor | undefined => this.#supervisors[world.registries.findIndex((one) => one.id === id)];
+    const supervisorOf = (id: string): Supervisor | undefined =>
+      this.#supervisors[world.registries.findIndex((one) => one.id === id)];
     catalog.onHeld((id, native, held) => (held ? supervisorOf(id)?.keep(native) : supervisorOf(id)?.release(native)));
-    catalog.onConfirmRead((id, native) => void supervisorOf(id)?.readNow(native).catch(() => undefined));
-    const store = (await world.options.openStore?.(clock)) ?? world.store.handle(this.caller, clock);
+    catalog.onConfirmRead(
+      (id, native) =>
+        void supervisorOf(id)
+          ?.readNow(native)
+          .catch(() => undefined),
+    );
+    const { directory } = world.options;
+    const store =
+      directory === undefined
+        ? world.store.handle(this.caller, clock)
+        : await world.clock.pending(fileStore(directory, this.caller, clock, world.clock));
     this.migrations = new Migrations(
       {
         clock,
@@ -231,7 +251,7 @@ export class Sidecar {
         store,
         memory: this.#disk(),
         probe: async (_service, host, port) => (world.isAlive(`${host}:${port}`) ? null : 'connection refused'),
-        sides: () => world.traffic,
+        sides: () => new Map(world.traffic),
         sidecar: this.name,
       },
       false,
@@ -282,6 +302,27 @@ export class Sidecar {
       },
     };
   }
+}
+
+/** The store of files as one life has it: time waits for the disk, and nothing is answered after the death. */
+async function fileStore(directory: string, caller: Caller, clock: LifeClock, patient: PatientClock): Promise<MigrationStore> {
+  const store = await openFileStore({ directory, uid: null, log: silentLog, clock });
+  const call = async <T>(work: () => Promise<T>): Promise<T> => {
+    if (caller.dead) return new Promise<T>(() => {});
+    const result = await patient.pending(work());
+    return caller.dead ? new Promise<T>(() => {}) : result;
+  };
+  return {
+    shared: store.shared,
+    watch: (signal) => store.watch(signal),
+    putDoc: (...input) => call(() => store.putDoc(...input)),
+    dropDoc: (...input) => call(() => store.dropDoc(...input)),
+    ledger: (...input) => call(() => store.ledger(...input)),
+    savePages: (...input) => call(() => store.savePages(...input)),
+    report: (...input) => call(() => store.report(...input)),
+    own: (...input) => store.own(...input),
+    close: () => call(() => store.close()),
+  };
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
