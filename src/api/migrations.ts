@@ -1,7 +1,7 @@
 // Owns /v1/migrations: orders, plans, steps, verify, the stop switch. What is allowed when is the port's matter (migrate/phases.ts).
 // Called by server.ts; must never write to a registry.
 import { Type } from 'typebox';
-import type { MigrationStatus } from '../migrate/migrations.ts';
+import type { MigrationStatus } from '../migrate/known.ts';
 import type { Step } from '../migrate/phases.ts';
 import { decodeSpec, SpecBody, specJson } from '../migrate/spec.ts';
 import type { ApiContext, App } from './context.ts';

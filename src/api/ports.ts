@@ -3,8 +3,8 @@
 import type { Capabilities } from '../adapter/capabilities.ts';
 import type { HoldState, ServiceSourceState, SourceState, View } from '../catalog/view.ts';
 import type { ClusterState } from '../cluster/interest.ts';
+import type { MigrationStatus } from '../migrate/known.ts';
 import type { MigrationSpec } from '../migrate/migration.ts';
-import type { MigrationStatus } from '../migrate/migrations.ts';
 import type { Step } from '../migrate/phases.ts';
 import type { Plan } from '../migrate/plan.ts';
 import type { VerifyResult } from '../migrate/verify.ts';

@@ -5,6 +5,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { WeirError } from '../kernel/errors.ts';
 import { startTraffic } from './demo-traffic.ts';
 import { type DemoUpstream, startUpstreams, type UpstreamSpec } from './demo-upstreams.ts';
 import type { Io } from './io.ts';
@@ -86,11 +87,24 @@ export function withTraffic(app: Runnable, traffic: { stop(): void }): Runnable 
 /** A sidecar with this configuration, on the usual ports where they are free; state and log (`weir.log`) go into the folder. */
 export async function startSidecar(folder: string, config: string, logLevel: 'info' | 'warn' = 'warn'): Promise<Runnable> {
   const { startApp } = await import('../app.ts');
-  let text = config;
-  for (const port of [7900, 7980]) if (!(await isFree(port))) text = text.replace(`127.0.0.1:${port}`, '127.0.0.1:0');
   const path = join(folder, 'weir.yaml');
-  await writeFile(path, `${text}state: {dir: ${JSON.stringify(join(folder, 'state'))}}\n`);
-  return startApp({ configPath: path, logLevel, logTo: join(folder, 'weir.log') });
+  const start = async (text: string): Promise<Runnable> => {
+    await writeFile(path, `${text}state: {dir: ${JSON.stringify(join(folder, 'state'))}}\n`);
+    return startApp({ configPath: path, logLevel, logTo: join(folder, 'weir.log') });
+  };
+  let text = config;
+  for (const port of [7900, 7980]) if (!(await isFree(port))) text = anyPort(text, port);
+  try {
+    return await start(text);
+  } catch (thrown) {
+    // Another demo was faster.
+    if (!(thrown instanceof WeirError) || thrown.code !== 'LISTEN_FAILED') throw thrown;
+    return start(anyPort(anyPort(text, 7900), 7980));
+  }
+}
+
+function anyPort(text: string, port: number): string {
+  return text.replace(`127.0.0.1:${port}`, '127.0.0.1:0');
 }
 
 /** A file of conf/, which stands beside src/ in a checkout and beside dist/ in the package. */

@@ -12,16 +12,18 @@ import type { Events } from '../telemetry/events.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { stepFacts } from './facts.ts';
 import { behindOf, REPORT_MS } from './fleet.ts';
-import { GateWatch, type SideShow } from './gate-watch.ts';
+import { GateWatch } from './gate-watch.ts';
+import { brokenStatus, type Known, type MigrationStatus, newKnown, statusOf } from './known.ts';
 import { Ledger } from './ledger.ts';
 import { ENDED, type LedgerPage, MIRRORING, type MigrationDoc, type MigrationSpec, type VerifySummary } from './migration.ts';
+import { checkOrder, exists, invalid, newDoc, patternsOnly } from './orders.ts';
 import { type Overlaid, Overlay, type OverlayEntry } from './overlay.ts';
 import { type Step, take } from './phases.ts';
 import { makePlan, type Plan } from './plan.ts';
 import type { MigrationCatalog, MigrationSources, MigrationStore, ProbeAddress, ReadSides, StoredDoc } from './ports.ts';
-import { overlap, Scope } from './scope.ts';
+import { Scope } from './scope.ts';
 import { type VerifyResult, verify } from './verify.ts';
-import { Worker, type WorkerStatus } from './worker.ts';
+import { Worker } from './worker.ts';
 
 /** A document that changes under our hands this often is left to others. */
 const MAX_TRIES = 8;
@@ -54,42 +56,6 @@ export interface MigrationsDeps {
   readonly sides: ReadSides;
   /** This sidecar's name in the fleet. */
   readonly sidecar: string;
-}
-
-/** A migration as people see it. Times wall ms. */
-export interface MigrationStatus {
-  readonly id: string;
-  readonly from: string;
-  readonly to: string;
-  readonly doc: MigrationDoc | null;
-  /** Why nothing can be done with it; null: it is sound. */
-  readonly broken: string | null;
-  /** What the writing side is at; null: it runs on another sidecar, or nothing is to be written. */
-  readonly worker: WorkerStatus | null;
-  /** Sidecars that have not applied the present step. */
-  readonly behind: readonly string[];
-  readonly sidecars: readonly string[];
-  /** Live traffic by side, during shift and cutover. */
-  readonly sides: SideShow | null;
-  /** `this sidecar only`: the store is local. */
-  readonly shared: boolean;
-}
-
-/** One sound migration. */
-interface Known {
-  doc: MigrationDoc;
-  revision: string;
-  behind: readonly string[];
-  sidecars: readonly string[];
-  readonly scope: Scope;
-  worker: Worker | null;
-  gate: GateWatch | null;
-  nextVerifyAt: number;
-  verifying: Promise<VerifyResult> | null;
-  lastVerify: VerifyResult | null;
-  /** Phase and weight that were reported last. */
-  reported: string;
-  reportedAt: number;
 }
 
 export class Migrations {
@@ -186,29 +152,12 @@ export class Migrations {
       this.#checkOrder(spec);
       const { clock } = this.#deps;
       const now = clock.wallNow();
-      const doc: MigrationDoc = {
-        version: 1,
-        spec,
-        phase: 'plan',
-        weight: 0,
-        createdAt: now,
-        startedAt: null,
-        since: now,
-        epoch: 0,
-        lastVerify: null,
-        okSince: null,
-        stopped: null,
-        keptCopies: false,
-        baselined: false,
-        aliases: [],
-        frozen: [...this.#known.values()].some((known) => known.doc.frozen && !ENDED.has(known.doc.phase)),
-        forgotten: [],
-      };
+      const frozen = [...this.#known.values()].some((known) => known.doc.frozen && !ENDED.has(known.doc.phase));
+      const doc = newDoc(spec, now, frozen);
       const plan = await this.#planFor(doc, new Scope(spec, this.#deps.catalog), null);
       if (plan.errors.length > 0) throw invalid(plan.errors);
       const revision = await this.#ask((store, signal) => store.putDoc(doc, null, signal));
-      if (revision === null)
-        throw new WeirError('MIGRATION_CONFLICT', `there is a migration ${spec.id} already`, { details: { id: spec.id } });
+      if (revision === null) throw exists(spec.id);
       this.#audit(spec.id, 'migration-create', 'ok');
       return this.#statusOf(this.#take(doc, revision, []));
     });
@@ -336,20 +285,7 @@ export class Migrations {
     const now = this.#deps.clock.wallNow();
     let known = this.#known.get(id);
     if (known === undefined) {
-      known = {
-        doc,
-        revision,
-        behind: [],
-        sidecars: [],
-        scope: new Scope(doc.spec, this.#deps.catalog),
-        worker: null,
-        gate: null,
-        nextVerifyAt: 0,
-        verifying: null,
-        lastVerify: null,
-        reported: '',
-        reportedAt: Number.NEGATIVE_INFINITY,
-      };
+      known = newKnown(doc, revision, this.#deps.catalog);
       this.#known.set(id, known);
     }
     known.doc = doc;
@@ -578,55 +514,17 @@ export class Migrations {
   }
 
   #checkOrder(spec: MigrationSpec): void {
-    const { ids } = this.#deps.sources;
-    for (const source of [spec.from, spec.to]) {
-      if (ids.includes(source)) continue;
-      throw new WeirError('SOURCE_NOT_FOUND', `no source ${source} is configured`, { details: { source, sources: ids } });
-    }
-    if (this.#known.has(spec.id) || this.#broken.has(spec.id)) {
-      throw new WeirError('MIGRATION_CONFLICT', `there is a migration ${spec.id} already`, { details: { id: spec.id } });
-    }
-    for (const { doc } of this.#known.values()) {
-      const both = ENDED.has(doc.phase) ? null : overlap(spec, doc.spec);
-      if (both === null) continue;
-      throw new WeirError(
-        'MIGRATION_CONFLICT',
-        `services: ${both.a} meets ${both.b} of migration ${doc.spec.id}, which is in ${doc.phase}`,
-        { details: { id: spec.id, other: doc.spec.id, pattern: both.a, otherPattern: both.b } },
-      );
-    }
+    const docs = [...this.#known.values()].map(({ doc }) => doc);
+    checkOrder(spec, { sources: this.#deps.sources.ids, docs, broken: this.#broken });
   }
 
   #statusOf(known: Known): MigrationStatus {
-    const { doc, worker, behind, sidecars, gate } = known;
-    return {
-      id: doc.spec.id,
-      from: doc.spec.from,
-      to: doc.spec.to,
-      doc,
-      broken: null,
-      worker: worker?.status() ?? null,
-      behind,
-      sidecars,
-      sides: gate?.show(doc.spec) ?? null,
-      shared: this.#deps.store.shared,
-    };
+    return statusOf(known, this.#deps.store.shared);
   }
 
   #brokenStatus(id: string, broken: string): MigrationStatus {
     const { from = '', to = '' } = this.#overlay.entries.find((entry) => entry.id === id) ?? {};
-    return {
-      id,
-      from,
-      to,
-      doc: null,
-      broken,
-      worker: null,
-      behind: [],
-      sidecars: [],
-      sides: null,
-      shared: this.#deps.store.shared,
-    };
+    return brokenStatus(id, { from, to }, broken, this.#deps.store.shared);
   }
 
   #find(id: string): Known {
@@ -675,26 +573,4 @@ function overlayEntry({ spec, phase, weight }: MigrationDoc): OverlayEntry {
 /** Since when every verify has been ok; never later than now, whatever an earlier life's clock said. */
 function okSince(doc: MigrationDoc, { outcome }: VerifySummary, now: number): number | null {
   return outcome === 'ok' ? Math.min(doc.okSince ?? now, now) : null;
-}
-
-function invalid(errors: readonly string[]): WeirError {
-  const [first = 'the order is not valid'] = errors;
-  const more = errors.length > 1 ? ` (and ${errors.length - 1} more)` : '';
-  return new WeirError('MIGRATION_INVALID', `${first}${more}`, { details: { errors } });
-}
-
-/** Enough of an order to find its services. */
-function patternsOnly(id: string, from: string, to: string, services: readonly string[]): MigrationSpec {
-  return {
-    id,
-    from,
-    to,
-    services,
-    direction: 'oneWay',
-    liveness: 'beat',
-    sticky: null,
-    mapping: { namespace: null, name: null, metadata: { rename: new Map(), drop: new Set(), set: new Map() } },
-    gates: { soak: 0, maxErrorRate: null, maxP99Ratio: null, onBreach: 'stop' },
-    limits: { callsPerSecond: 1, deletePercentPerMinute: 1, grace: 0 },
-  };
 }

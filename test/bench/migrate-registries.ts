@@ -1,8 +1,10 @@
 // The registries of bench/migrate.ts: real servers, filled and changed by plain calls of their own protocol, past our adapters' writers.
 // Called by migrate.ts; must never ask the sidecar for what stands in a registry.
 import assert from 'node:assert/strict';
+import { sampleInstance } from '../conformance/adapter.ts';
 import type { FaultBench } from '../faults/harness/bench.ts';
 import { Raw as EtcdRaw } from '../live/etcd-support.ts';
+import { Raw as PolarisRaw } from '../live/polaris-support.ts';
 import { startConsul } from '../registries/consul.ts';
 import { startPolaris } from '../registries/polaris.ts';
 import { startEtcd } from '../registries/start.ts';
@@ -25,11 +27,12 @@ export interface Registry {
   readonly yaml: string;
   /** Records that a migration of this id wrote; NaN where the registry has no door of its own. */
   copies(migration: string): Promise<number>;
+  /** Adds or changes a record of its own; resolves with the registry's answer. Absent: it has no door for that. */
+  put?(native: Native): Promise<void>;
 }
 
 export interface Origin extends Registry {
   fill(natives: readonly Native[]): Promise<void>;
-  /** Adds or changes one; resolves with the registry's answer. */
   put(native: Native): Promise<void>;
 }
 
@@ -129,13 +132,16 @@ async function consulOrigin(bench: FaultBench, id = 'origin'): Promise<Origin> {
 async function polarisTarget(bench: FaultBench): Promise<Registry> {
   const server = await startPolaris();
   bench.defer(() => server.stop());
+  const raw = new PolarisRaw(server.grpc);
+  bench.defer(() => raw.close());
   return {
     yaml: `  - {id: target, kind: polaris, servers: ["${server.grpc}"], namespace: default, allowLoopback: true}\n`,
-    async copies() {
-      // Nothing else is in the namespace.
-      const { amount } = await server.console('GET', '/naming/v1/instances?namespace=default&limit=1');
+    async copies(migration) {
+      const query = `namespace=default&limit=1&keys=weir-migration&values=${migration}`;
+      const { amount } = await server.console('GET', `/naming/v1/instances?${query}`);
       return Number(amount);
     },
+    put: ({ service, ...at }) => raw.put({ namespace: 'default', name: service }, [{ ...sampleInstance(1), ...at }]),
   };
 }
 

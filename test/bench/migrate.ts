@@ -111,6 +111,7 @@ class Run {
   readonly #bench: FaultBench;
   readonly #options: MigrateOptions;
   #natives: Native[] = [];
+  #bothSides = true;
   #config = '';
   #rounds = 0;
 
@@ -125,8 +126,10 @@ class Run {
     const [a, b] = await this.#bench.farm(2);
     assert.ok(a !== undefined && b !== undefined);
     const [origin, target] = await Promise.all([startOrigin(from, this.#bench), startTarget(to, this.#bench)]);
-    for (let n = 0; n < ASKED; n++) this.#natives.push(...pair(n, a.port, b.port, 'a'));
-    await origin.fill(this.#natives);
+    this.#bothSides = target.put !== undefined;
+    const both = Array.from({ length: ASKED }, (_, n) => pair(n, a.port, b.port, 'a')).flat();
+    await origin.fill([...this.#natives, ...both]);
+    for (let n = 0; n < ASKED; n++) for (const native of pair(n, a.port, b.port, 'b')) await target.put?.(native);
     this.#config = this.#bench.config(`sources:\n${origin.yaml}${target.yaml}`);
     let weir = await this.#start();
     await eventually(async () => assert.equal((await weir.source('origin')).services, services + ASKED), 60_000, 100);
@@ -149,13 +152,18 @@ class Run {
     weir = await this.#start();
     const resume = await this.#resumed(weir, began);
     say(`resume: ${JSON.stringify(resume)}`);
-    const rollback = await this.#rollback(weir, origin, [a.port, b.port]);
+    const rollback = await this.#rollback(weir, [a.address, b.address], target.put !== undefined);
     say(`rollback: ${JSON.stringify(rollback)}`);
     return {
-      ...{ from, to, services: services + ASKED, copies: this.#natives.length, callsPerSecond },
+      ...{ from, to, services: services + ASKED, copies: this.#copies, callsPerSecond },
       ...{ ...mirror, ...changes, ...resume, ...rollback },
       ...{ watchingCpu: watching.cpu, watchingRssMb: watching.rssMb, idleCpu: idle.cpu, idleRssMb: idle.rssMb },
     };
+  }
+
+  /** What is to be copied: the asked services are on both sides already, where the target lets us in. */
+  get #copies(): number {
+    return this.#natives.length + (this.#bothSides ? 0 : 2 * ASKED);
   }
 
   #asked(): string[] {
@@ -200,7 +208,7 @@ class Run {
       async () => {
         const { counts, writer } = await status(weir);
         const written = counts.copies['target']?.['written'] ?? 0;
-        assert.equal(written, this.#natives.length, JSON.stringify({ counts, writer }));
+        assert.equal(written, this.#copies, JSON.stringify({ counts, writer }));
       },
       MIRROR_LIMIT_MS,
       100,
@@ -259,23 +267,22 @@ class Run {
     return { resumeMs, resumeSettledMs, writesAfterResume: await weir.metric('weir_registry_writes_total') };
   }
 
-  /** Both sides are given different weights while nothing is mirrored, so that a request tells which one drew it. */
-  async #rollback(weir: WeirProcess, origin: Origin, [a, b]: readonly [number, number]) {
+  /** The asked services are native on both sides, with other weights on each, so that a request tells which side's word counts. */
+  async #rollback(weir: WeirProcess, [a, b]: readonly [string, string], canAsk: boolean) {
     const cpu = weir.cpuMs();
     const verified = JSON.parse(await step(weir, `/${ID}/verify`));
     const verifyCpuS = (weir.cpuMs() - cpu) / 1_000;
     const bad = verified.result.services.filter((one: { outcome: string }) => one.outcome !== 'ok');
     assert.equal(verified.result.outcome, 'ok', JSON.stringify(bad.slice(0, 3)));
-    await step(weir, '/freeze', { frozen: true });
-    for (let n = 0; n < ASKED; n++) for (const native of pair(n, a, b, 'b')) await origin.put(native);
-    for (const name of this.#asked()) await drawnBy(weir, name, `127.0.0.1:${b}`);
     await step(weir, `/${ID}/shift`, { weight: 100 });
-    for (const name of this.#asked()) await drawnBy(weir, name, `127.0.0.1:${a}`);
+    await step(weir, `/${ID}/cutover`);
+    if (!canAsk) return { verifyCpuS, rollbackFirstMs: Number.NaN, rollbackLastMs: Number.NaN };
+    for (const name of this.#asked()) await drawnBy(weir, name, b);
     const began = performance.now();
     const done = step(weir, `/${ID}/rollback`);
     const times = await Promise.all(
       this.#asked().map(async (name) => {
-        await drawnBy(weir, name, `127.0.0.1:${b}`, 1);
+        await drawnBy(weir, name, a, 1);
         return performance.now() - began;
       }),
     );

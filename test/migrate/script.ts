@@ -227,36 +227,52 @@ export class History {
   async #fault(): Promise<void> {
     const { world } = this;
     const registry = this.#pick(world.registries);
-    const dice = this.#below(13);
-    if (dice === 0) this.#toggle(`${registry.id} is down`, (on) => this.#down(registry, on));
-    else if (dice === 1)
-      this.#toggle(`half of the writes to ${registry.id} fail`, (on) => void (registry.failShare = on ? 0.5 : 0));
-    else if (dice === 2) this.#toggle(`answers of ${registry.id} are lost`, (on) => void (registry.losesAnswers = on));
-    else if (dice === 3) this.#toggle(`${registry.id} hangs`, (on) => this.#hang(registry, on));
-    else if (dice === 4) {
-      this.#say(`streams of ${registry.id} are cut`);
-      registry.cut();
-    } else if (dice === 5) await this.#dataLoss(registry);
-    else if (dice === 6 || dice === 7) await this.#killed();
-    else if (dice === 8) {
-      const ms = (this.#random() - 0.5) * 172_800_000;
-      this.#say(`the wall clock jumps by ${Math.round(ms / 1_000)} s`);
-      world.clock.jumpWall(ms);
-    } else if (dice === 9) {
-      const frozen = !this.#faults.has('frozen');
-      this.#mark('frozen', frozen);
-      await this.#sidecar()
-        .migrations.freeze(frozen)
-        .then(
-          () => this.#say(frozen ? 'frozen' : 'thawed'),
-          (thrown) => this.#refused('freeze', thrown),
-        );
-    } else if (dice === 10) this.#toggle('the store is down', (on) => world.store.setDown(on));
-    else if (dice === 11) this.#tool();
-    else {
-      this.#say(`copies in ${registry.id} are lost`);
-      registry.lose((record) => record.writer === 'sidecar' && this.#chance(0.7));
-    }
+    const { id } = registry;
+    const faults: readonly (() => unknown)[] = [
+      () => this.#toggle(`${id} is down`, (on) => this.#down(registry, on)),
+      () => this.#toggle(`half of the writes to ${id} fail`, (on) => Object.assign(registry, { failShare: on ? 0.5 : 0 })),
+      () => this.#toggle(`answers of ${id} are lost`, (on) => Object.assign(registry, { losesAnswers: on })),
+      () => this.#toggle(`${id} hangs`, (on) => this.#hang(registry, on)),
+      () => this.#cuts(registry),
+      () => this.#dataLoss(registry),
+      () => this.#killed(),
+      () => this.#killed(),
+      () => this.#jumps(),
+      () => this.#freezes(),
+      () => {
+        if (this.directory === null) this.#toggle('the store is down', (on) => world.store.setDown(on));
+      },
+      () => this.#tool(),
+      () => this.#copiesLost(registry),
+    ];
+    await this.#pick(faults)();
+  }
+
+  #cuts(registry: PlainRegistry): void {
+    this.#say(`streams of ${registry.id} are cut`);
+    registry.cut();
+  }
+
+  #copiesLost(registry: PlainRegistry): void {
+    this.#say(`copies in ${registry.id} are lost`);
+    registry.lose((record) => record.writer === 'sidecar' && this.#chance(0.7));
+  }
+
+  #jumps(): void {
+    const ms = (this.#random() - 0.5) * 172_800_000;
+    this.#say(`the wall clock jumps by ${Math.round(ms / 1_000)} s`);
+    this.world.clock.jumpWall(ms);
+  }
+
+  async #freezes(): Promise<void> {
+    const frozen = !this.#faults.has('frozen');
+    this.#mark('frozen', frozen);
+    await this.#sidecar()
+      .migrations.freeze(frozen)
+      .then(
+        () => this.#say(frozen ? 'frozen' : 'thawed'),
+        (thrown) => this.#refused('freeze', thrown),
+      );
   }
 
   #down(registry: PlainRegistry, on: boolean): void {
@@ -545,7 +561,7 @@ export class History {
     return since;
   }
 
-  #toggle(what: string, set: (on: boolean) => void): void {
+  #toggle(what: string, set: (on: boolean) => unknown): void {
     const on = !this.#faults.has(what);
     this.#say(on ? what : `no more: ${what}`);
     set(on);

@@ -1,8 +1,8 @@
 // A MigrationsPort that remembers what it was asked and answers what a test put in; for tests of the API and of the command line.
 import type { MigrationsPort } from '../../src/api/ports.ts';
 import { WeirError } from '../../src/kernel/errors.ts';
+import type { MigrationStatus } from '../../src/migrate/known.ts';
 import type { MigrationDoc, MigrationSpec } from '../../src/migrate/migration.ts';
-import type { MigrationStatus } from '../../src/migrate/migrations.ts';
 import type { Step } from '../../src/migrate/phases.ts';
 import type { Plan } from '../../src/migrate/plan.ts';
 import type { VerifyResult } from '../../src/migrate/verify.ts';

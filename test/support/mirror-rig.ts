@@ -297,7 +297,7 @@ export class Rig {
         inScope: (service) => service.startsWith('default/'),
         mapKey: (_, service) => keyOf(service),
         baselined: () => false,
-      frozen: () => this.frozen,
+        frozen: () => this.frozen,
       },
     );
     this.mirrors.push(mirror);

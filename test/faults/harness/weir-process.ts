@@ -149,12 +149,16 @@ export interface StartOptions {
   readonly nodeArgs?: readonly string[];
   /** How long it may take until it says its addresses, ms. */
   readonly within?: number;
+  /** A command that sets a limit and becomes weir (`exec`), so that the pid stays. */
+  readonly wrap?: readonly string[];
 }
 
 /** Starts `weir run -c configPath`; resolves once it says its addresses. Throws when it ends before. */
 export async function startWeir(configPath: string, options: StartOptions = {}): Promise<WeirProcess> {
   const began = performance.now();
-  const child = spawn(process.execPath, ['--disable-proto=throw', ...(options.nodeArgs ?? []), MAIN, 'run', '-c', configPath], {
+  const line = [...(options.wrap ?? []), process.execPath, '--disable-proto=throw', ...(options.nodeArgs ?? [])];
+  const [command = process.execPath, ...args] = [...line, MAIN, 'run', '-c', configPath];
+  const child = spawn(command, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, XDG_CACHE_HOME: CACHE, ...options.env },
   });
