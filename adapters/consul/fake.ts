@@ -91,7 +91,11 @@ export class FakeConsul {
 
   /** Every connection is reset. */
   cut(): void {
-    for (const socket of this.#sockets) socket.resetAndDestroy();
+    // With a reset of a socket that is shutting down Node 24 never closes its handle, and spins at exit.
+    for (const socket of this.#sockets) {
+      if (socket.writableEnded) socket.destroy();
+      else socket.resetAndDestroy();
+    }
   }
 
   /** As a `-dev` agent that died and came back: no data, no connections. */

@@ -35,6 +35,8 @@ export class L5Adapter implements Adapter {
   readonly #desk: ReadDesk;
   readonly #seen = new Seen();
   readonly #closed = new AbortController();
+  /** Of open streams: ended at the close. A signal for each would cost more than the stream. */
+  readonly #slots = new Set<{ end(): void }>();
 
   /** `timeout`: deadline of one call, ms. */
   constructor(config: L5Config, timeout: number, deps: AdapterDeps) {
@@ -83,15 +85,18 @@ export class L5Adapter implements Adapter {
 
   async close(): Promise<void> {
     this.#closed.abort(new SourceError('lost', 'the source is closed'));
+    for (const slot of this.#slots) slot.end();
   }
 
   async *#stream<T>(slot: Mailbox<T>, follower: Follower, signal: AbortSignal): AsyncGenerator<T, void, void> {
     if (signal.aborted) return;
     if (this.#closed.signal.aborted) throw new SourceError('lost', 'the source is closed');
     const unfollow = this.#poller.follow(follower);
+    this.#slots.add(slot);
     try {
-      yield* slot.read(AbortSignal.any([signal, this.#closed.signal]));
+      yield* slot.read(signal);
     } finally {
+      this.#slots.delete(slot);
       unfollow();
     }
   }

@@ -47,6 +47,8 @@ export class NacosAdapter implements Adapter {
   readonly #pace: Pace;
   readonly #mapping: MappingOptions;
   readonly #closed = new AbortController();
+  /** Of open watches: ended at the close. */
+  readonly #boxes = new Set<{ end(): void }>();
 
   constructor(config: NacosConfig, options: SourceOptions, deps: AdapterDeps) {
     const { clock, random, dial, count } = deps;
@@ -78,27 +80,31 @@ export class NacosAdapter implements Adapter {
     if (signal.aborted) return;
     this.#check();
     const native = nativeName(this.#config, key);
-    const until = this.#untilClosed(signal);
+    const over = (): boolean => signal.aborted || this.#closed.signal.aborted;
     try {
-      const session = await this.#line.enter(until);
+      const session = await this.#line.enter(this.#untilClosed(signal));
+      if (over()) return;
       if (session === null) {
         yield* pollService(
           { line: this.#line, pace: this.#pace, mapping: this.#mapping, lacks: this.#reader.lacks },
           key,
           native,
-          until,
+          this.#untilClosed(signal),
         );
         return;
       }
       const box = snapshotSlot();
       const leave = this.#feed.join(key, native, box);
       try {
-        yield* box.read(until);
+        // Not the joined signal: 10,000 of them would cost more than the watches.
+        this.#boxes.add(box);
+        yield* box.read(signal);
       } finally {
+        this.#boxes.delete(box);
         leave();
       }
     } catch (thrown) {
-      if (!until.aborted) throw thrown;
+      if (!over()) throw thrown;
     }
   }
 
@@ -133,6 +139,7 @@ export class NacosAdapter implements Adapter {
   async close(): Promise<void> {
     if (this.#closed.signal.aborted) return;
     this.#closed.abort(new SourceError('lost', 'nacos: the source is closed'));
+    for (const box of this.#boxes) box.end();
     this.#publisher.close();
     await Promise.all([this.#line.close(), this.#others?.close()]);
   }

@@ -68,11 +68,11 @@ export class PolarisAdapter implements Adapter {
   }
 
   services(signal: AbortSignal): AsyncIterable<ServiceList> {
-    return this.#feed.lists(this.#untilClosed(signal));
+    return this.#feed.lists(signal);
   }
 
   watch(key: ServiceKey, signal: AbortSignal): AsyncIterable<Snapshot | Unchanged> {
-    return this.#feed.watch(key, this.#untilClosed(signal));
+    return this.#feed.watch(key, signal);
   }
 
   async read(key: ServiceKey, signal: AbortSignal): Promise<Snapshot> {
@@ -117,6 +117,7 @@ export class PolarisAdapter implements Adapter {
 
   async close(): Promise<void> {
     this.#closed.abort(new SourceError('lost', 'polaris: the source is closed'));
+    this.#feed.end();
     this.#servers.close();
     this.#wheel.close();
   }

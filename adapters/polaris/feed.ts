@@ -57,6 +57,7 @@ export class Feed {
   #life: Life | null = null;
   #faults = 0;
   readonly #guard: Guard;
+  #ended = false;
 
   constructor(deps: FeedDeps) {
     this.#deps = deps;
@@ -66,9 +67,17 @@ export class Feed {
     this.#guard = new Guard(clock, deps.servers.size);
   }
 
+  /** Ends every watch and list; a signal for each of them would cost more than the watch. */
+  end(): void {
+    this.#ended = true;
+    for (const poll of [...this.#watched.values(), ...(this.#list === null ? [] : [this.#list])]) {
+      for (const box of poll.boxes) box.end();
+    }
+  }
+
   /** Snapshots of one service until abort; throws SourceError on loss. */
   async *watch(key: ServiceKey, signal: AbortSignal): AsyncGenerator<WatchItem, void, void> {
-    if (signal.aborted) return;
+    if (signal.aborted || this.#ended) return;
     const id = serviceId(key);
     const box = snapshotSlot();
     let poll = this.#watched.get(id);
@@ -92,7 +101,7 @@ export class Feed {
 
   /** The list of names until abort; throws SourceError on loss. */
   async *lists(signal: AbortSignal): AsyncGenerator<ServiceList, void, void> {
-    if (signal.aborted) return;
+    if (signal.aborted || this.#ended) return;
     const box = new Mailbox<ServiceList>();
     this.#list ??= this.#names();
     const list = this.#list;

@@ -62,19 +62,21 @@ export function polarisDoor(variables: Variables, namespace: string, service = N
   const base = `http://${variables.get('POLARIS_HTTP')}/v1`;
   const headers = polarisHeaders(variables);
   const ids = new Map<string, string>();
+  const put = async ({ name, host, port }: NativeProvider): Promise<void> => {
+    const body = { service, namespace, host, port, weight: 100, healthy: true, metadata: { provider: name } };
+    const answer = await call('POST', `${base}/RegisterInstance`, JSON.stringify(body), headers);
+    const id = /"id":\s*"([^"]+)"/.exec(answer)?.[1];
+    if (id !== undefined) ids.set(name, id);
+  };
   return {
-    async put({ name, host, port }) {
-      const body = { service, namespace, host, port, weight: 100, healthy: true, metadata: { provider: name } };
-      const answer = await call('POST', `${base}/RegisterInstance`, JSON.stringify(body), headers);
-      const id = /"id":\s*"([^"]+)"/.exec(answer)?.[1];
-      if (id !== undefined) ids.set(name, id);
-    },
-    async remove({ name, host, port }) {
-      const id = ids.get(name);
+    put,
+    async remove(provider) {
+      const id = ids.get(provider.name);
       if (id === undefined) return;
-      const body = { id, service, namespace, host, port };
-      await call('POST', `${base}/DeregisterInstance`, JSON.stringify(body), headers);
-      ids.delete(name);
+      // A Polaris with a file store shows for up to 75 s what it removed, unless that changed in the last 5 s (seen, 1.18.1).
+      await put(provider);
+      await call('POST', `${base}/DeregisterInstance`, JSON.stringify({ id }), headers);
+      ids.delete(provider.name);
     },
   };
 }
@@ -87,18 +89,20 @@ export async function openCl5Door(variables: Variables): Promise<NativeDoor> {
   const service = [{ name: SID, namespace: 'default', owners: 'polaris' }];
   // 400: it is there already.
   await call('POST', `${base}/services`, JSON.stringify(service), headers, [400]);
+  const ids = new Map<string, string>();
   return {
-    async put({ host, port }) {
-      await call(
-        'POST',
-        `${base}/instances`,
-        JSON.stringify([{ ...where, host, port, weight: 100, healthy: true }]),
-        headers,
-        [400],
-      );
+    async put({ name, host, port }) {
+      const instances = JSON.stringify([{ ...where, host, port, weight: 100, healthy: true }]);
+      const answer = await call('POST', `${base}/instances`, instances, headers, [400]);
+      const id = /"instance":\s*\{\s*"id":\s*"([^"]+)"/.exec(answer)?.[1];
+      if (id !== undefined) ids.set(name, id);
     },
-    async remove({ host, port }) {
-      await call('POST', `${base}/instances/delete/host`, JSON.stringify([{ ...where, host, port }]), headers, [400]);
+    async remove({ name, host, port }) {
+      const id = ids.get(name);
+      if (id === undefined) return;
+      // Changed first, as in polarisDoor; and by its id, since by host every instance of this machine would go.
+      await call('PUT', `${base}/instances`, JSON.stringify([{ ...where, id, host, port, weight: 99, healthy: true }]), headers);
+      await call('POST', `${base}/instances/delete`, JSON.stringify([{ id }]), headers);
     },
   };
 }

@@ -117,7 +117,11 @@ export class Cluster implements PickCluster {
     this.#budget.countFirst(this.#policy.retry.budget, this.#deps.clock.now());
   }
 
-  tryRetry(): boolean {
+  tryRetry(free = false): boolean {
+    if (free) {
+      this.#metrics.count('weir_retries_total');
+      return true;
+    }
     this.#budget ??= new RetryBudget();
     const granted = this.#budget.tryRetry(this.#policy.retry.budget, this.#deps.clock.now(), this.#requests.active);
     this.#metrics.count(granted ? 'weir_retries_total' : 'weir_retry_overflow_total');

@@ -47,8 +47,11 @@ export interface PickCluster {
   endRequest(): void;
   /** First attempt counted for the retry budget. */
   countFirstAttempt(): void;
-  /** Takes one retry from the budget; false: used up. A retry counts from the moment it enters back-off. */
-  tryRetry(): boolean;
+  /**
+   * Takes one retry from the budget; false: used up. A retry counts from the moment it enters back-off. `free`: counted for people, but
+   * always granted and not taken from the budget (the keep-alive race); its end is not told.
+   */
+  tryRetry(free?: boolean): boolean;
   /** Ends a retry that `tryRetry` granted: its attempt ended, or it was given up in back-off. Only a budget without a window (interval 0) needs it. */
   endRetry(): void;
   /**

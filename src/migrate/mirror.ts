@@ -132,13 +132,14 @@ export class Mirror {
   }
 
   /**
-   * Takes every copy of the ledger away (abort, collect): not slowed by the rate, retried until none is left and the store knows it.
+   * Takes every copy of the ledger away (abort, collect): not slowed by the rate, retried until none is left, the targets show none, and the
+   * store knows it.
    * Rejects with SourceError when the right to write is lost, or at `close`.
    */
   async drain(): Promise<void> {
     this.#forth.mode = 'drain';
     this.#back.mode = 'drain';
-    await this.#end(() => this.#task.ledger.size === 0);
+    await this.#end(() => this.#task.ledger.size === 0 && this.#forth.unconfirmed + this.#back.unconfirmed === 0);
   }
 
   /**
@@ -151,7 +152,8 @@ export class Mirror {
     await this.#end(() => {
       const counts = this.#task.ledger.counts();
       const { intent, written, withheld, removing } = counts.get(this.#forth.target) ?? NO_COPIES;
-      return !counts.has(this.#back.target) && (!keepCopies || intent + written + withheld + removing === 0);
+      const returned = !counts.has(this.#back.target) && this.#back.unconfirmed === 0;
+      return returned && (!keepCopies || intent + written + withheld + removing === 0);
     });
   }
 

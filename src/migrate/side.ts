@@ -28,6 +28,8 @@ const FRESH_MS = 5_000;
 const FORGET_MS = 60_000;
 /** An ending looks again for a source that is not there, ms. */
 const ABSENT_MS = 1_000;
+/** Registries that are polled show a removal this late, ms: a word from before that does not confirm it. */
+const SHOWN_MS = 3_000;
 
 /** mirror: as the rules say · drain: every copy goes · keep: copies become ordinary records · off: nothing is written. */
 export type Mode = 'mirror' | 'drain' | 'keep' | 'off';
@@ -77,6 +79,8 @@ export class Side {
   readonly #host: SideHost;
   readonly #notes = new Map<ServiceId, Map<Address, Note>>();
   readonly #fresh = new Map<ServiceId, { readonly at: number; readonly account: SourceAccount }>();
+  /** When an ending removed the last copy of a service, until the target's own word shows that none stands; monotonic ms. */
+  readonly #unconfirmed = new Map<ServiceId, number>();
 
   constructor(deps: SideDeps, task: SideTask, backwards: boolean, host: SideHost) {
     const { from, to, limits } = task.spec;
@@ -97,6 +101,11 @@ export class Side {
       callsPerSecond: limits.callsPerSecond,
       host: this.#writerHost(),
     });
+  }
+
+  /** Services whose last removals the target has not confirmed yet: some say yes and go on showing the record. */
+  get unconfirmed(): number {
+    return this.#unconfirmed.size;
   }
 
   /** What the target says of a service: the catalog's word, or that of a fresh read where it is newer. */
@@ -151,6 +160,8 @@ export class Side {
   #nothing(adapter: Adapter | null, key: ServiceKey | null, entries: readonly LedgerEntry[]): Decision {
     const { mode, target } = this;
     const absent = adapter === null ? `source ${target} is not there to write to` : null;
+    // Nobody can be asked any more.
+    if (adapter === null) this.#unconfirmed.clear();
     const what = mode === 'off' ? null : (absent ?? (key === null ? `no name in ${target}` : null));
     const open = (mode === 'drain' || mode === 'keep') && entries.length > 0;
     const nextAt = open ? this.#deps.clock.now() + ABSENT_MS : Number.POSITIVE_INFINITY;
@@ -204,7 +215,24 @@ export class Side {
       confirmed: this.#confirmed(service),
     });
     const nextAt = Math.min(...off.map(([, { waitUntil }]) => waitUntil), Number.POSITIVE_INFINITY);
-    return { actions, notes: NO_NOTES, nextAt, waiting: off.length > 0 ? 'a write failed and is tried again' : null };
+    const waiting = off.length > 0 ? 'a write failed and is tried again' : null;
+    if (actions.length > 0 || entries.length > 0) return { actions, notes: NO_NOTES, nextAt, waiting };
+    return this.#confirmEnd(service, target, adapter, now) ?? { actions, notes: NO_NOTES, nextAt, waiting };
+  }
+
+  /** Nothing of ours is known any more: what is still to be done until the target says so too; null: it does. */
+  #confirmEnd(service: ServiceId, target: SourceAccount | null, adapter: Adapter, now: number): Decision | null {
+    const removedAt = this.#unconfirmed.get(service);
+    if (removedAt === undefined) return null;
+    const from = removedAt + (adapter.capabilities.watch === 'push' ? 0 : SHOWN_MS);
+    const rules = this.#rules(adapter);
+    const stands = target?.instances.some(({ instance, held }) => !held && belongs(instance, undefined, rules) === 'ours');
+    if (target?.live === true && target.goodAt >= from && stands !== true) {
+      this.#unconfirmed.delete(service);
+      return null;
+    }
+    const actions: readonly Action[] = now >= from ? [{ kind: 'read' }] : [];
+    return { actions, notes: NO_NOTES, nextAt: Math.max(from, now + ABSENT_MS), waiting: 'the target to show that the copies are gone' };
   }
 
   /** What touches the ledger alone is done here; the rest goes to the writer. */
@@ -318,6 +346,7 @@ export class Side {
     const note = notes.get(action.address) ?? NEW_NOTE;
     const after = afterCall(op, before, outcome, whole, note, this.#context());
     const failed = outcome instanceof SourceError;
+    if (action.kind === 'remove' && action.why === 'ended' && !failed) this.#unconfirmed.set(service, this.#deps.clock.now());
     if (after.entry === null) this.#task.ledger.strike(before);
     else this.#task.ledger.write(after.entry);
     // Also of a copy that is gone: the target may show it for a while.

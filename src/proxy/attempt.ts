@@ -70,7 +70,9 @@ export class Attempt implements UpstreamUser {
   #queuedAt = Number.POSITIVE_INFINITY;
   /** A retry was granted and has not ended. */
   #retrying = false;
-  /** A kept connection failed this request: the next tries go over connections of their own (§5.2, keep-alive race). */
+  /** The try that has just failed met a kept connection that had gone stale (§5.2, keep-alive race). */
+  raced = false;
+  /** One of the tries did: the next ones go over connections of their own. */
   #fresh = false;
   /** Place of the caller by the sticky header, -1: none. */
   #place = -1;
@@ -105,6 +107,7 @@ export class Attempt implements UpstreamUser {
     this.endpoint = null;
     this.panic = false;
     this.#tried = null;
+    this.raced = false;
     this.#fresh = false;
   }
 
@@ -147,7 +150,8 @@ export class Attempt implements UpstreamUser {
 
   /** Starts again after `ms`; the cluster has granted the retry. */
   retryAfter(ms: number): void {
-    this.#retrying = true;
+    this.#retrying = !this.raced;
+    this.raced = false;
     this.#state = 'backoff';
     this.#wheel.arm(this.#timer, ms);
   }
@@ -263,8 +267,10 @@ export class Attempt implements UpstreamUser {
 
   failed(failure: UpstreamFailure): void {
     const answering = this.#state === 'body' || this.#state === 'tunnel';
-    this.#fresh ||= failure.reused && failure.cause === 'reset';
-    this.finish(this.#isOurLateness(failure) ? OUTCOME_IGNORED : outcomeOf(failure));
+    this.raced = failure.reused && failure.cause === 'reset' && failure.class !== 'started';
+    this.#fresh ||= this.raced;
+    // An upstream that closed a connection it had done with is not failing; one that died refuses the next connection, and that counts.
+    this.finish(this.raced || this.#isOurLateness(failure) ? OUTCOME_IGNORED : outcomeOf(failure));
     if (answering) this.#owner.answerCut();
     else this.#owner.attemptFailed(meaningOf(failure, this.#body.replayable));
   }

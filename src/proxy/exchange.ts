@@ -440,7 +440,9 @@ export class Exchange implements DownstreamUser, AttemptOwner {
     const asked = marks.waitMs >= 0 && marks.waitMs <= MAX_RETRY_AFTER_MS;
     const wait = asked ? marks.waitMs * (1 + random() / 2) : retryDelay(facts.retries + 1, random);
     if (this.#timing === 'route' && this.#deadline.armed && this.#deadline.at - clock.now() <= wait) return NO_RETRY;
-    return cluster.tryRetry() ? wait : NO_RETRY;
+    // A request that met a stale connection says nothing about its upstream, and can meet no second one: there are no more such retries
+    // than kept connections, each of which has served, so they need no budget (nor do Go's, nginx's and gRPC's transparent ones).
+    return cluster.tryRetry(this.#attempt.raced) ? wait : NO_RETRY;
   }
 
   // Time.

@@ -44,6 +44,8 @@ export class Listener {
   readonly #listen: ListenAddress;
   readonly #gauge: Gauge;
   readonly #server: net.Server;
+  /** Asked for at every dial of a source: looked up once. */
+  #own: OwnListener | null = null;
   readonly #state: ListenerState;
   readonly #options: DownstreamOptions;
   readonly #open = new Map<Downstream, Exchange>();
@@ -95,6 +97,12 @@ export class Listener {
 
   /** As the outbound policy wants to know it. */
   get own(): OwnListener | null {
+    if (!this.#server.listening) return null;
+    this.#own ??= this.#ownNow();
+    return this.#own;
+  }
+
+  #ownNow(): OwnListener | null {
     const { address } = this;
     if (address === null) return null;
     const host = canonicalHost(address.host) ?? address.host;

@@ -63,6 +63,8 @@ async function main(count: number): Promise<void> {
     );
   }
   polaris.store.refresh();
+  // A parent that was killed leaves nobody to end us.
+  process.on('disconnect', () => process.exit(0));
   process.on('message', () => {
     for (const fake of [etcd, consul, nacos, polaris, l5]) fake.cut();
     process.send?.('done');

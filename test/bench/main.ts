@@ -1,4 +1,4 @@
-// npm run bench: everything, side by side, as JSON and as tables. Words choose parts: proxies, catalog, pick, propagation, coldstart, five.
+// npm run bench: everything, side by side, as JSON and as tables. Words choose parts: proxies, catalog, pick, propagation, coldstart, five, migrate.
 // Options: --quick (short rounds), --seconds=N (of a measurement), --only=weir,nginx, --rows=small, --out=FILE (JSON), --docs (rewrites docs/benchmarks.md).
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
@@ -7,12 +7,13 @@ import { dirname } from 'node:path';
 import { benchCatalog, SIZES } from './catalog.ts';
 import { benchColdStart } from './cold-start.ts';
 import { benchFive } from './five-registries.ts';
+import { benchMigrate, migrateTable, ROUTES } from './migrate.ts';
 import { benchPick } from './pick.ts';
 import { benchPropagation } from './propagation.ts';
 import { benchProxies } from './proxies.ts';
 import { catalogTable, fiveTable, markdownTable, openLoopTable, pickTable, proxyTable, verdicts } from './report.ts';
 
-const PARTS = ['proxies', 'catalog', 'pick', 'propagation', 'coldstart', 'five'] as const;
+const PARTS = ['proxies', 'catalog', 'pick', 'propagation', 'coldstart', 'five', 'migrate'] as const;
 
 /** What `weir run` sets for the time of the first answers (src/cli/run.ts). */
 const RUN_FLAGS = ['--heap-growing-percent=30', '--semi-space-growth-factor=1'];
@@ -99,6 +100,14 @@ if (wants('five')) {
     fiveTable(figures),
     '',
   );
+}
+
+if (wants('migrate')) {
+  const size = quick ? { services: 100, changes: 40, idleS: 10 } : { services: 1_000, changes: 400, idleS: 60 };
+  const figures = [];
+  for (const [from, to] of ROUTES) figures.push(await benchMigrate({ from, to, instances: 10, ...size }));
+  result['migrate'] = figures;
+  text.push(`## Migrations, ${size.services} services × 10 instances, 50 calls a second`, '', migrateTable(figures), '');
 }
 
 const out = option('out') ?? `bench-results/${new Date().toISOString().replaceAll(':', '-')}.json`;

@@ -24,11 +24,10 @@ const oncePerConnection: Script = async (seen, reply) => {
   reply.send(200, 'ok');
 };
 
-/** Nothing but the pool decides: no ejection, no breaker, and a budget that a third of raced answers does not use up. */
+/** Nothing but the pool and the retries decides. */
 const ONLY_THE_RACE: Partial<ClusterPolicy> = {
   outlierDetection: { ...DEFAULT_CLUSTER_POLICY.outlierDetection, enabled: false },
   breaker: { ...DEFAULT_CLUSTER_POLICY.breaker, enabled: false },
-  retry: { ...DEFAULT_RETRY, budget: { ...DEFAULT_RETRY.budget, minConcurrency: 10_000 } },
 };
 
 /** Fills the pool with `n` idle connections. */
@@ -72,12 +71,27 @@ test('B7: a reset on a fresh connection is no race: it uses up the tries as befo
   assert.deepEqual([response.status, response.fields.get('x-weir-attempts'), up.executed('dead')], [502, ['3'], 3]);
 });
 
-test('B7: the budget bounds what stale connections cost', async () => {
+test('B7: a race takes nothing from the budget, and there are no more of them than connections that have served', async () => {
+  const empty = { ...DEFAULT_RETRY, budget: { ...DEFAULT_RETRY.budget, minConcurrency: 0, percent: 0 } };
   const up = await rig.farm.add(oncePerConnection);
-  rig.serve([up.port], { retry: { ...DEFAULT_RETRY, budget: { ...DEFAULT_RETRY.budget, minConcurrency: 0, percent: 0 } } });
+  rig.serve([up.port], { ...ONLY_THE_RACE, retry: empty });
+  await warm(8);
+  const all = await Promise.all(Array.from({ length: 8 }, (_, n) => rig.get('/', `X-Request-Id: race${n}`)));
+  assert.deepEqual(new Set(all.map(({ status }) => status)), new Set([200]));
+  // Now it fails all: whoever meets a connection that has served may try once more, everybody else has no budget to.
+  const kept = up.open;
+  up.script = (_seen, reply) => reply.reset();
+  const before = up.seen.length;
+  for (let n = 0; n < 40; n++) assert.equal((await rig.get('/')).status, 502);
+  assert.ok(up.seen.length - before <= 40 + kept, `${up.seen.length - before} executions for 40 requests, ${kept} were kept`);
+});
+
+test('B7: without retries in the policy a race is told as it is', async () => {
+  const up = await rig.farm.add(oncePerConnection);
+  rig.serve([up.port], { ...ONLY_THE_RACE, retry: { ...DEFAULT_RETRY, attempts: 0 } });
   await warm(3);
-  const response = await rig.get('/', 'X-Request-Id: none');
-  assert.deepEqual([response.status, up.executed('none')], [502, 1]);
+  const response = await rig.get('/', 'X-Request-Id: off');
+  assert.deepEqual([response.status, up.executed('off')], [502, 1]);
 });
 
 test('B7: at the cap of connections the try that must be fresh still gets one', async () => {

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { type FaultBench, onBench } from '../faults/harness/bench.ts';
+import { fleetHistory } from '../migrate/live-fleet.ts';
 import { consulSite, etcdSite, type LiveFigures, liveHistory, polarisSite } from '../migrate/live.ts';
 import { consulBinary } from '../registries/consul.ts';
 import { etcdBinary } from '../registries/etcd.ts';
@@ -45,5 +46,19 @@ describe('migrations on real servers, under traffic', { concurrency: false }, ()
     const figures = await liveHistory(bench, from, to, { seed: 13, end: 'keep', config });
     assert.deepEqual(await to.aliases(), ['1001:77']);
     return figures;
+  });
+
+  it('a fleet of five: one writes, kill -9 moves the work within 10 s and loses no copy, steps wait for reports', { timeout: 120_000 }, async (t) => {
+    const { path, how } = await etcdBinary('3.6', true);
+    if (path === null) {
+      if (process.env['CI'] !== undefined) assert.fail(`etcd is missing in CI: ${how}`);
+      t.skip(how);
+      return;
+    }
+    await onBench(async (bench) => {
+      const figures = await fleetHistory(bench, 5);
+      t.diagnostic(JSON.stringify(figures));
+      assertFigure(t, 'another sidecar mirrors', figures.takeOverMs, 10_000, 'ms');
+    }, 110_000);
   });
 });

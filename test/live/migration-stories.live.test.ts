@@ -36,9 +36,9 @@ describe('the stories of docs/migration.md on real servers', { skip }, () => {
     await Promise.all([consul?.stop(), etcd?.stop(), polaris?.stop()]);
   });
 
-  it('Consul → Nacos (its face on Polaris)', { timeout: 120_000 }, (t) => play(t, 'consul-nacos', variables));
-  it('CL5 → Polaris, the SID kept as an alias', { timeout: 120_000 }, (t) => play(t, 'cl5-polaris', variables));
-  it('etcd ⇄ Polaris, side by side', { timeout: 120_000 }, (t) => play(t, 'etcd-polaris', variables));
+  it('Consul → Nacos (its face on Polaris)', { timeout: 300_000 }, (t) => play(t, 'consul-nacos', variables));
+  it('CL5 → Polaris, the SID kept as an alias', { timeout: 300_000 }, (t) => play(t, 'cl5-polaris', variables));
+  it('etcd ⇄ Polaris, side by side', { timeout: 300_000 }, (t) => play(t, 'etcd-polaris', variables));
 });
 
 async function play(t: TestContext, story: string, variables: Readonly<Record<string, string>>): Promise<void> {

@@ -263,10 +263,11 @@ function differences(native: Standing, copy: Standing, want: Expected, claim: Mi
   if (speaks?.health && want.health !== 'unknown') differ('health', copy.health, want.health);
   if (speaks?.isolated) differ('isolated', copy.isolated, want.isolated);
   if (!speaks?.metadata) return faults;
+  differ('origin', copy.metadata.get(ORIGIN), native.registry);
+  if (claim.speaks[native.registry]?.metadata !== true) return faults;
   for (const [key, value] of native.metadata) {
     if (!key.startsWith('weir-') && !(forth && claim.drop?.has(key))) differ(`metadata ${key}`, copy.metadata.get(key), value);
   }
-  differ('origin', copy.metadata.get(ORIGIN), native.registry);
   return faults;
 }
 

@@ -26,6 +26,8 @@ export interface Dialect {
   readonly pollMs: number;
   readonly batch: number;
   readonly register: boolean;
+  /** Says yes to the removal of a record that was written longer ago than this, and goes on showing it, ms; null: never. */
+  readonly sticksAfter: number | null;
 }
 
 const dialect = (name: string, over: Partial<Dialect>): Dialect => ({
@@ -39,10 +41,11 @@ const dialect = (name: string, over: Partial<Dialect>): Dialect => ({
   pollMs: 0,
   batch: 1,
   register: true,
+  sticksAfter: null,
   ...over,
 });
 
-/** As the kinds behave: etcd (grpc, kratos, skydns), Consul, Polaris, the embedded registry, L5. */
+/** As the kinds behave: etcd (grpc, kratos, skydns), Consul, Polaris (on MySQL, on its file store), the embedded registry, L5. */
 export const DIALECTS = {
   embedded: dialect('embedded', { records: 'place', tells: true, batch: 100 }),
   keys: dialect('keys', {
@@ -54,6 +57,7 @@ export const DIALECTS = {
   weightless: dialect('weightless', { keeps: ['metadata'], setsHealth: false, tellsAbsent: false }),
   nodes: dialect('nodes', { heartbeat: 'none' }),
   central: dialect('central', { records: 'place', pollMs: 1_000 }),
+  standalone: dialect('standalone', { records: 'place', pollMs: 1_000, sticksAfter: 5_000 }),
   bare: dialect('bare', { records: 'place', keeps: ['weight'], setsHealth: false, tellsAbsent: false }),
   readOnly: dialect('readOnly', {
     records: 'place',
@@ -130,6 +134,8 @@ export class PlainRegistry {
   readonly #random: Random;
   readonly #records = new Map<string, PlainRecord>();
   readonly #services = new Set<ServiceId>();
+  /** Last put of a sidecar by place. */
+  readonly #writtenAt = new Map<string, number>();
   readonly #listeners = new Set<{ caller: Caller; changed(service: ServiceId, removed: string | null): void; cut(): void }>();
   #epoch = 1;
   #revision = 0;
@@ -278,6 +284,7 @@ export class PlainRegistry {
     const beats = how.liveness !== 'persistent' && this.dialect.heartbeat === 'core';
     const lease = beats ? { ttl: how.ttl, token, endsAt: this.#clock.now() + how.ttl } : null;
     const { weight, health, isolated, metadata } = instance;
+    this.#writtenAt.set(place, this.#clock.now());
     this.#set(
       place,
       this.#kept({ key: nativeId, service, address, writer: 'sidecar', weight, health, isolated, metadata, lease }),
@@ -294,7 +301,10 @@ export class PlainRegistry {
     const place = `${service} ${nativeId}`;
     const found = this.#records.get(place);
     if (found === undefined) return true;
-    this.#delete(place, caller.name, true);
+    const { sticksAfter } = this.dialect;
+    if (sticksAfter === null || this.#clock.now() - (this.#writtenAt.get(place) ?? 0) <= sticksAfter) {
+      this.#delete(place, caller.name, true);
+    }
     this.#carry(caller, service, found.address, 'remove');
     return true;
   }

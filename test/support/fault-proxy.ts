@@ -171,7 +171,12 @@ export class FaultProxy {
 
   #reset(pipe: Pipe): void {
     this.#pipes.delete(pipe);
-    for (const socket of [pipe.client, pipe.server]) if (!socket.destroyed) socket.resetAndDestroy();
+    for (const socket of [pipe.client, pipe.server]) {
+      if (socket.destroyed) continue;
+      // With a reset of a socket that is shutting down Node 24 never closes its handle, and spins at exit.
+      if (socket.writableEnded) socket.destroy();
+      else socket.resetAndDestroy();
+    }
   }
 }
 

@@ -12,8 +12,8 @@ import { type Block, lacking } from './story-page.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const READY_MS = 60_000;
-/** A block has this long to show what the page promises. */
-const BLOCK_MS = 40_000;
+/** A block has this long to show what the page promises: a Polaris with a file store may show for 75 s what it removed. */
+const BLOCK_MS = 120_000;
 /** Between two requests of our caller, and two looks at the view. */
 const CALL_MS = 10;
 const LOOK_MS = 250;

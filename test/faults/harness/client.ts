@@ -132,7 +132,7 @@ export class Client {
   }
 
   async #answer(line: Line, ask: Ask, end: (verdict: Verdict, rest?: Partial<Outcome>) => Outcome): Promise<Outcome> {
-    const headEnd = await this.#until(line, () => line.held.indexOf('\r\n\r\n'));
+    const headEnd = await this.#finalHead(line);
     if (headEnd < 0) {
       this.#drop(line);
       return end(line.failed === 'timeout' ? 'timeout' : line.held.length === 0 ? 'lost' : 'truncated');
@@ -158,6 +158,15 @@ export class Client {
     } else this.#idle.push(line);
     if (rest.status !== 200) return end('error', rest);
     return end(isBodyOf(ask, body) ? 'ok' : 'wrong', rest);
+  }
+
+  /** Where the final head ends; informational ones before it are taken away. -1 when the connection ended before. */
+  async #finalHead(line: Line): Promise<number> {
+    for (;;) {
+      const end = await this.#until(line, () => line.held.indexOf('\r\n\r\n'));
+      if (end < 0 || line.held.toString('latin1', 9, 10) !== '1') return end;
+      line.held = line.held.subarray(end + 4);
+    }
   }
 
   async #body(line: Line, length: string, coding: string): Promise<string | null> {

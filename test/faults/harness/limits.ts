@@ -87,7 +87,10 @@ export function memoryCap(bench: FaultBench, bytes: number): Limited | string {
     'memory',
     bytes,
     (path, v2, limit) =>
-      writeFileSync(`${path}/${v2 ? 'memory.max' : 'memory.limit_in_bytes'}`, limit === null ? (v2 ? 'max' : '-1') : String(limit)),
+      writeFileSync(
+        `${path}/${v2 ? 'memory.max' : 'memory.limit_in_bytes'}`,
+        limit === null ? (v2 ? 'max' : '-1') : String(limit),
+      ),
     (path, v2) => counterOf(`${path}/${v2 ? 'memory.events' : 'memory.oom_control'}`, 'oom_kill'),
   );
 }

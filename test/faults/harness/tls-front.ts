@@ -48,10 +48,35 @@ export async function expiringTls(bench: FaultBench, origin: string): Promise<Ex
   writeFileSync(`${cwd}/serial`, '01\n');
   const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
   openssl('req', '-x509', ...key, '-days', '2', '-subj', '/CN=ca', '-keyout', 'ca.key', '-out', 'ca.pem');
-  openssl('req', ...key, '-subj', '/CN=node', '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', 'node.key', '-out', 'node.csr');
+  openssl(
+    'req',
+    ...key,
+    '-subj',
+    '/CN=node',
+    '-addext',
+    'subjectAltName=IP:127.0.0.1',
+    '-keyout',
+    'node.key',
+    '-out',
+    'node.csr',
+  );
   const sign = (out: string, from: number, to: number): void =>
     openssl(
-      ...['ca', '-batch', '-config', 'ca.cnf', '-cert', 'ca.pem', '-keyfile', 'ca.key', '-in', 'node.csr', '-out', out, '-notext'],
+      ...[
+        'ca',
+        '-batch',
+        '-config',
+        'ca.cnf',
+        '-cert',
+        'ca.pem',
+        '-keyfile',
+        'ca.key',
+        '-in',
+        'node.csr',
+        '-out',
+        out,
+        '-notext',
+      ],
       ...['-startdate', stamp(from), '-enddate', stamp(to)],
     );
   sign('good.pem', -1, 2);

@@ -13,6 +13,10 @@ export type UpstreamMode =
   | { readonly kind: 'raw'; readonly bytes: string; readonly next?: 'end' | 'reset' }
   | { readonly kind: 'late'; readonly bytes: string; readonly afterMs: number }
   | { readonly kind: 'drip'; readonly everyMs: number }
+  /** 1xx heads without end, `atOnce` of them together, then one every `everyMs`. */
+  | { readonly kind: 'interim'; readonly status: number; readonly atOnce: number; readonly everyMs: number }
+  /** Answers after `fromMs`, falling in a straight line to nothing over the first `overMs` of the mode. */
+  | { readonly kind: 'warming'; readonly fromMs: number; readonly overMs: number }
   | { readonly kind: 'closesIdle'; readonly withinMs: number };
 
 const MAIN = fileURLToPath(new URL('./upstream-main.ts', import.meta.url));

@@ -169,7 +169,7 @@ export async function startWeir(configPath: string, options: StartOptions = {}):
     const timer = setTimeout(() => {
       child.kill('SIGKILL');
       reject(new Error(`weir did not start: ${chunks.join('').slice(-2_000)}`));
-    }, options.within ?? 20_000);
+    }, options.within ?? 60_000);
     child.stderr?.on('data', (chunk: Buffer) => {
       chunks.push(chunk.toString('utf8'));
       const said = SAID.exec(chunk.toString('utf8'));
