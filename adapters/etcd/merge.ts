@@ -33,7 +33,7 @@ export function combined(service: ServiceKey, found: readonly Found[], options: 
   });
 }
 
-/** The instances of several keys as one list: one address once (highest revision wins, section 10), sorted by id. */
+/** The instances of several keys as one list: one address once (highest revision wins, section 10) and once for each migration, sorted by id. */
 export function mergeKeys(records: Iterable<{ readonly record: KeyRecord; readonly modRevision: bigint }>): {
   instances: readonly Instance[];
   rejected: readonly RejectedRecord[];
@@ -45,7 +45,9 @@ export function mergeKeys(records: Iterable<{ readonly record: KeyRecord; readon
   for (const { record, modRevision } of records) {
     for (const one of record.rejected) rejected.push(one);
     for (const instance of record.instances) {
-      const address = `${hostPort(instance.host, instance.port)} ${instance.transport}`;
+      // A mirror's copy beside the provider's own key is no duplicate: whoever counts them as one must see both.
+      const copyOf = instance.metadata.get('weir-migration') ?? '';
+      const address = `${hostPort(instance.host, instance.port)} ${instance.transport} ${copyOf}`;
       const other = byAddress.get(address);
       if (other !== undefined) duplicates++;
       if (other === undefined || isNewer(instance, modRevision, other)) byAddress.set(address, { instance, modRevision });

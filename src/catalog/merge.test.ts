@@ -211,6 +211,28 @@ describe('merge: presence (M3)', () => {
 });
 
 describe('merge: fields (M4, M5)', () => {
+  it('while a migration shifts, fields are those of the side that most requests are drawn over', () => {
+    for (const [a, b, weight] of [
+      [100, 0, 10],
+      [50, 50, 10],
+      [49, 51, 20],
+      [0, 100, 20],
+    ] as const) {
+      const shares = [
+        { source: 'a', share: a },
+        { source: 'b', share: b },
+      ];
+      const overlay = {
+        ...NO_OVERLAY,
+        overlayOf: () => ({ merge: { kind: 'weighted', shares } as const, migration: 'm1', holdsByTime: false }),
+      };
+      const fixture = new CatalogFixture({ sources: [source('a'), source('b')], overlay });
+      fixture.say('a', S, [instance(A, { weight: 10 })]);
+      fixture.say('b', S, [instance(A, { weight: 20 })]);
+      assert.equal(only(fixture).weight, weight, `${a}:${b}`);
+    }
+  });
+
   it('a field is taken from the first source whose adapter declares it', () => {
     const reads = new Set(['health'] as const);
     const fixture = new CatalogFixture({ sources: [source('a', { reads }), source('b')] });

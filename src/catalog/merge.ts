@@ -151,10 +151,17 @@ function sameIdentity(a: Voice, b: Voice): boolean {
 
 /** M4: the `prefer` order first, then the order of the config. */
 function authorityRanks(input: MergeInput): ReadonlyMap<string, number> {
-  const order = input.policy.kind === 'prefer' ? input.policy.order : [];
+  const order = authorityOrder(input);
   const ranks = new Map<string, number>();
   for (const id of [...order, ...input.sources.map((source) => source.id)]) if (!ranks.has(id)) ranks.set(id, ranks.size);
   return ranks;
+}
+
+/** While a migration shifts, the fields are those of the side that most requests are drawn over. */
+function authorityOrder({ policy, migrating }: MergeInput): readonly string[] {
+  if (policy.kind === 'prefer') return policy.order;
+  if (policy.kind !== 'weighted' || !migrating) return [];
+  return [...policy.shares].sort((a, b) => b.share - a.share).map(({ source }) => source);
 }
 
 function rankOf(ranks: ReadonlyMap<string, number>, id: string): number {

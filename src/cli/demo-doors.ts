@@ -103,6 +103,7 @@ export async function openCl5Door(variables: Variables): Promise<NativeDoor> {
       // Changed first, as in polarisDoor; and by its id, since by host every instance of this machine would go.
       await call('PUT', `${base}/instances`, JSON.stringify([{ ...where, id, host, port, weight: 99, healthy: true }]), headers);
       await call('POST', `${base}/instances/delete`, JSON.stringify([{ id }]), headers);
+      ids.delete(name);
     },
   };
 }

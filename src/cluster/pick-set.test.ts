@@ -143,3 +143,32 @@ test('a probe that was tried counts as its endpoint', () => {
   const set = new PickSet([first, second], null, 'random', 50);
   for (let seed = 0; seed < 20; seed++) assert.equal(set.drawAgain(seededRandom(seed), [first.probe]), second);
 });
+
+test('a place in [0, 1) keeps its group while the border between the groups moves over it only once', () => {
+  const both = [endpoint(1, { groups: ['old'] }), endpoint(2, { groups: ['new'] })];
+  const places = [0, 0.1, 0.25, 0.5, 0.75, 0.999];
+  const drawnAt = (weight: number): (string | null)[] => {
+    const shares = new Map([
+      ['old', 100 - weight],
+      ['new', weight],
+    ]);
+    const picks = new PickSet(both, shares, 'roundRobin', 0);
+    return places.map((place) => {
+      const picked = picks.draw(seededRandom(1), place);
+      assert.equal(picked?.host, picks.drawn === 'old' ? '10.0.0.1' : '10.0.0.2');
+      return picks.drawn;
+    });
+  };
+  assert.deepEqual(drawnAt(10), ['old', 'old', 'old', 'old', 'old', 'new']);
+  assert.deepEqual(drawnAt(50), ['old', 'old', 'old', 'new', 'new', 'new']);
+  assert.deepEqual(drawnAt(90), ['old', 'new', 'new', 'new', 'new', 'new']);
+  // Who was on the new side once stays there while its weight grows.
+  for (const place of places.keys()) {
+    let moved = false;
+    for (let weight = 1; weight < 100; weight++) {
+      const side = drawnAt(weight)[place];
+      if (side === 'new') moved = true;
+      else assert.equal(moved, false, `place ${place} went back at ${weight}`);
+    }
+  }
+});

@@ -206,8 +206,18 @@ test('a connection that does not open within connectTimeoutMs fails as unsent co
   await clock.advance(999);
   assert.equal(user.over, false);
   await clock.advance(41);
+  await settle();
   assert.deepEqual([user.failure?.class, user.failure?.cause], ['unsent', 'connect']);
   assert.equal(at(0).destroyed, true);
+});
+
+test('a connection that opened while our loop stood still is not failed by the timer that comes first', async () => {
+  const { clock, acquire, at } = makePool();
+  const user = acquire();
+  clock.advanceSync(3_000);
+  at(0).connect();
+  await settle();
+  assert.deepEqual([user.failure, user.connection?.reused], [null, false]);
 });
 
 test('a connect that throws fails the waiter later in the same turn', async () => {

@@ -397,8 +397,12 @@ export class Upstream implements UpstreamConnection {
 
   #onDeadline(connectTimeoutMs: number): void {
     if (this.#state === 'opening') {
-      this.#openFault = `not connected within ${connectTimeoutMs} ms`;
-      this.#die();
+      // Timers run before the loop looks at its sockets: after a stall of ours the connection may be open and not yet told.
+      setImmediate(() => {
+        if (this.#state !== 'opening') return;
+        this.#openFault = `not connected within ${connectTimeoutMs} ms`;
+        this.#die();
+      });
     } else if (this.#state === 'head')
       this.#fail('protocol', `no final response within ${INTERIM_MS} ms after an informational one`);
   }

@@ -32,6 +32,8 @@ const STORE_MS = 5_000;
 /** A store that was lost is asked again after this, ms. */
 const STORE_RETRY_MS = 1_000;
 /** While a migration mirrors, verify runs by itself this often at most and at least, ms. */
+/** The first one after the copies are written, ms. */
+const FIRST_VERIFY_MS = 5_000;
 const AUTO_VERIFY_MIN_MS = 30_000;
 const AUTO_VERIFY_MAX_MS = 300_000;
 
@@ -311,7 +313,7 @@ export class Migrations {
     known.worker?.wake();
     if (doc.phase === 'shift') {
       known.gate ??= new GateWatch({ clock: this.#deps.clock, sides: this.#deps.sides });
-    } else if (doc.phase !== 'cutover') known.gate = null;
+    } else known.gate = null;
     this.#report(known);
   }
 
@@ -391,6 +393,8 @@ export class Migrations {
     const { doc, worker } = known;
     if (!MIRRORING.has(doc.phase) || worker?.owns !== true || worker.settled !== true) return;
     const now = this.#deps.clock.now();
+    // Registries show what was written a second or two later.
+    if (known.nextVerifyAt === 0) known.nextVerifyAt = now + FIRST_VERIFY_MS;
     if (now < known.nextVerifyAt) return;
     known.nextVerifyAt = now + Math.min(AUTO_VERIFY_MAX_MS, Math.max(AUTO_VERIFY_MIN_MS, doc.spec.gates.soak / 3));
     this.verify(doc.spec.id).catch((thrown: unknown) => {

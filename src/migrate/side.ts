@@ -232,7 +232,12 @@ export class Side {
       return null;
     }
     const actions: readonly Action[] = now >= from ? [{ kind: 'read' }] : [];
-    return { actions, notes: NO_NOTES, nextAt: Math.max(from, now + ABSENT_MS), waiting: 'the target to show that the copies are gone' };
+    return {
+      actions,
+      notes: NO_NOTES,
+      nextAt: Math.max(from, now + ABSENT_MS),
+      waiting: 'the target to show that the copies are gone',
+    };
   }
 
   /** What touches the ledger alone is done here; the rest goes to the writer. */
@@ -381,7 +386,10 @@ export class Side {
     const shown = snapshot.instances.find(({ id }) => id === receipt.nativeId);
     if (shown !== undefined)
       return belongs(shown, entry, { migration: this.#task.spec.id, keeps }) === 'ours' ? 'ours' : 'native';
-    return snapshot.rejected.some(({ nativeId }) => nativeId === receipt.nativeId) ? 'ours' : blind;
+    if (snapshot.rejected.some(({ nativeId }) => nativeId === receipt.nativeId)) return 'ours';
+    // A registry that shows one record for an address hides ours behind the native beside it; the receipt names ours alone.
+    const hidden = snapshot.instances.some((one) => addressOf(one) === addressOf(entry));
+    return hidden ? 'ours' : blind;
   }
 
   // --- small parts ---

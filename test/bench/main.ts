@@ -105,7 +105,9 @@ if (wants('five')) {
 if (wants('migrate')) {
   const size = quick ? { services: 100, changes: 40, idleS: 10 } : { services: 1_000, changes: 400, idleS: 60 };
   const figures = [];
-  for (const [from, to] of ROUTES) figures.push(await benchMigrate({ from, to, instances: 10, ...size }));
+  for (const [from, to] of ROUTES) figures.push(await benchMigrate({ from, to, instances: 10, ...size, steps: false }));
+  // Once more without a soak time, for the rollback.
+  figures.push(await benchMigrate({ from: 'etcd', to: 'polaris', instances: 10, ...size, idleS: 1, steps: true }));
   result['migrate'] = figures;
   text.push(`## Migrations, ${size.services} services × 10 instances, 50 calls a second`, '', migrateTable(figures), '');
 }

@@ -123,8 +123,15 @@ async function consulOrigin(bench: FaultBench, id = 'origin'): Promise<Origin> {
       if (ops.length > 0) await call('PUT', '/txn', ops);
     },
     async copies(migration) {
-      const answer = Object(await call('GET', `/catalog/node-services/weir-${migration}`));
-      return Array.isArray(answer['Services']) ? answer['Services'].length : 0;
+      const nodes = Object.values(Object(await call('GET', '/catalog/nodes?node-meta=external-source:weir')));
+      let count = 0;
+      for (const node of nodes) {
+        const { Services } = Object(
+          await call('GET', `/catalog/node-services/${encodeURIComponent(String(Object(node)['Node']))}`),
+        );
+        if (JSON.stringify(Object(node)['Meta']).includes(migration) && Array.isArray(Services)) count += Services.length;
+      }
+      return count;
     },
   };
 }

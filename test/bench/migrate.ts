@@ -1,7 +1,7 @@
 // What a migration costs and how soon it acts (the figures of migrations): the first mirror of many services, a change of the origin until
 // the target took it, an idle mirror, the ledger on the disk, a start after a kill -9, a rollback. `weir run` and the registries are
 // processes of their own; what stands in a target is counted past weir. Called by bench/main.ts and the live test; run alone it prints:
-// node test/bench/migrate.ts etcd consul [--services=1000] [--instances=10] [--changes=200] [--idle=60].
+// node test/bench/migrate.ts etcd consul [--services=1000] [--instances=10] [--changes=200] [--idle=60] [--steps].
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -49,6 +49,8 @@ export interface MigrateFigures {
   /** At rest, % of a core: both registries watched without a migration; with the mirror, beats included. */
   readonly watchingCpu: number;
   readonly idleCpu: number;
+  /** The same with the share of a verify every 200 s, as it is with the default soak time; with none it is every 30 s. */
+  readonly idleVerifyCpu: number;
   readonly watchingRssMb: number;
   readonly idleRssMb: number;
   /** From exec after a kill -9 until the mirror has its ledger, and until it has nothing left to do, ms. */
@@ -72,13 +74,19 @@ export interface MigrateOptions {
   /** How long the sidecar's rest is measured, each time. */
   readonly idleS: number;
   readonly callsPerSecond?: number;
+  /** No soak time, so that it is shifted, cut over and rolled back; a verify then runs every 30 s and is in the figures at rest. */
+  readonly steps: boolean;
   /** Pause between the parts: the mirror looks at its last writes again after 5 s. */
   readonly restMs?: number;
   readonly nodeArgs?: readonly string[];
+  /** No weights change: an origin on Consul may show them by its minute sweep only. */
+  readonly onlyAdditions?: boolean;
   /** Said as it goes. */
   readonly say?: (line: string) => void;
 }
 
+/** Between two verifies of the mirror itself, with the default soak time. */
+const VERIFY_EVERY_S = 200;
 const ID = 'bench';
 const PROBE = new URL('./sync-probe.ts', import.meta.url).href;
 /** Services with two instances that can be asked, to see which side draws. */
@@ -126,7 +134,7 @@ class Run {
   }
 
   async all(): Promise<MigrateFigures> {
-    const { from, to, services, instances, idleS, callsPerSecond = 50, say = () => {} } = this.#options;
+    const { from, to, services, instances, idleS, steps, callsPerSecond = 50, say = () => {} } = this.#options;
     this.#natives = manyNatives(services, instances, await everywhere(this.#bench));
     const [a, b] = await this.#bench.farm(2);
     assert.ok(a !== undefined && b !== undefined);
@@ -152,17 +160,24 @@ class Run {
     const idle = await rest(weir, idleS);
     say(`idle: ${JSON.stringify(idle)}`);
 
-    await weir.kill();
-    const began = performance.now();
-    weir = await this.#start();
-    const resume = await this.#resumed(weir, began);
+    let resume = NOT_RESUMED;
+    // An embedded registry dies with the sidecar.
+    if (to !== 'memory') {
+      await weir.kill();
+      const began = performance.now();
+      weir = await this.#start();
+      resume = await this.#resumed(weir, began);
+    }
     say(`resume: ${JSON.stringify(resume)}`);
-    const rollback = await this.#rollback(weir, [a.address, b.address], target.put !== undefined);
+    const verifyCpuS = await verified(weir);
+    const drawn = steps && target.put !== undefined ? ([a.address, b.address] as const) : null;
+    const rollback = drawn === null ? NOT_ROLLED_BACK : await this.#rollback(weir, drawn);
     say(`rollback: ${JSON.stringify(rollback)}`);
+    const idleVerifyCpu = idle.cpu + (verifyCpuS * 100) / VERIFY_EVERY_S;
     return {
       ...{ from, to, services: services + ASKED, copies: this.#copies, callsPerSecond },
-      ...{ ...mirror, ...changes, ...resume, ...rollback },
-      ...{ watchingCpu: watching.cpu, watchingRssMb: watching.rssMb, idleCpu: idle.cpu, idleRssMb: idle.rssMb },
+      ...{ ...mirror, ...changes, ...resume, ...rollback, verifyCpuS },
+      ...{ watchingCpu: watching.cpu, watchingRssMb: watching.rssMb, idleCpu: idle.cpu, idleVerifyCpu, idleRssMb: idle.rssMb },
     };
   }
 
@@ -194,7 +209,14 @@ class Run {
 
   async #mirror(weir: WeirProcess, target: Registry, callsPerSecond: number) {
     const limits = { callsPerSecond, grace: '1s', deletePercentPerMinute: 100 };
-    const order = { id: ID, from: 'origin', to: 'target', services: ['default/*'], gates: { soak: '0s' }, limits };
+    const order = {
+      id: ID,
+      from: 'origin',
+      to: 'target',
+      services: ['default/*'],
+      gates: this.#options.steps ? { soak: '0s' } : {},
+      limits,
+    };
     await step(weir, '', order);
     const syncs = await this.#syncs(weir);
     const cpu = weir.cpuMs();
@@ -234,7 +256,7 @@ class Run {
       // Far apart, and none twice.
       const old = this.#natives[Math.floor((n * count) / changes)];
       assert.ok(old !== undefined);
-      const kind = n % 2 === 0 ? 'field' : 'addition';
+      const kind = n % 2 === 0 && this.#options.onlyAdditions !== true ? 'field' : 'addition';
       const native = kind === 'field' ? { ...old, weight: 200 } : { ...old, id: `new${n}`, host: `127.200.${n >> 8}.${n & 255}` };
       if (kind === 'addition') this.#natives.push(native);
       const address = `default/${native.service} ${native.host}:${native.port}`;
@@ -278,15 +300,9 @@ class Run {
   }
 
   /** The asked services are native on both sides, with other weights on each, so that a request tells which side's word counts. */
-  async #rollback(weir: WeirProcess, [a, b]: readonly [string, string], canAsk: boolean) {
-    const cpu = weir.cpuMs();
-    const verified = JSON.parse(await step(weir, `/${ID}/verify`));
-    const verifyCpuS = (weir.cpuMs() - cpu) / 1_000;
-    const bad = verified.result.services.filter((one: { outcome: string }) => one.outcome !== 'ok');
-    assert.equal(verified.result.outcome, 'ok', JSON.stringify(bad.slice(0, 3)));
+  async #rollback(weir: WeirProcess, [a, b]: readonly [string, string]) {
     await step(weir, `/${ID}/shift`, { weight: 100 });
     await step(weir, `/${ID}/cutover`);
-    if (!canAsk) return { verifyCpuS, rollbackFirstMs: Number.NaN, rollbackLastMs: Number.NaN };
     for (const name of this.#asked()) await drawnBy(weir, name, b);
     const began = performance.now();
     const done = step(weir, `/${ID}/rollback`);
@@ -297,8 +313,17 @@ class Run {
       }),
     );
     await done;
-    return { verifyCpuS, rollbackFirstMs: Math.min(...times), rollbackLastMs: Math.max(...times) };
+    return { rollbackFirstMs: Math.min(...times), rollbackLastMs: Math.max(...times) };
   }
+}
+
+/** Verifies everything; the processor time that it took, s. */
+async function verified(weir: WeirProcess): Promise<number> {
+  const cpu = weir.cpuMs();
+  const { result } = JSON.parse(await step(weir, `/${ID}/verify`));
+  const bad = result.services.filter((one: { outcome: string }) => one.outcome !== 'ok');
+  assert.equal(result.outcome, 'ok', JSON.stringify(bad.slice(0, 3)));
+  return (weir.cpuMs() - cpu) / 1_000;
 }
 
 /** A port that takes connections at every loopback address: copies are probed. */
@@ -309,6 +334,9 @@ async function everywhere(bench: FaultBench): Promise<number> {
   const address = server.address();
   return typeof address === 'object' && address !== null ? address.port : assert.fail('no port');
 }
+
+const NOT_ROLLED_BACK = { rollbackFirstMs: Number.NaN, rollbackLastMs: Number.NaN };
+const NOT_RESUMED = { resumeMs: Number.NaN, resumeSettledMs: Number.NaN, writesAfterResume: Number.NaN };
 
 const askedName = (n: number): string => `asked${n}`;
 
@@ -400,13 +428,14 @@ export function migrateTable(figures: readonly MigrateFigures[]): string {
     `${shown(one.fieldP50Ms)} / ${shown(one.fieldP99Ms)}`,
     shown(one.watchingCpu, 1),
     shown(one.idleCpu, 1),
+    shown(one.idleVerifyCpu, 1),
     shown(one.verifyCpuS, 1),
     shown(one.watchingRssMb),
     shown(one.idleRssMb),
     shown(one.ledgerMb, 1),
     String(one.mirrorSyncs),
     shown(one.resumeMs / 1_000, 1),
-    String(one.writesAfterResume),
+    shown(one.writesAfterResume),
     shown(one.rollbackLastMs),
   ]);
   const head = [
@@ -420,6 +449,7 @@ export function migrateTable(figures: readonly MigrateFigures[]): string {
   ];
   const rest = [
     'idle mirror %',
+    'with a verify every 200 s %',
     'a verify, CPU s',
     'RSS watching MiB',
     'RSS mirror MiB',
@@ -439,6 +469,7 @@ if (import.meta.main) {
   const figures = await benchMigrate({
     ...{ from, to, services: option('services', 1_000), instances: option('instances', 10) },
     ...{ changes: option('changes', 200), idleS: option('idle', 60), callsPerSecond: option('calls', 50) },
+    steps: args.includes('--steps'),
     say: (line) => console.log(line),
   });
   console.log(JSON.stringify(figures, null, 2));

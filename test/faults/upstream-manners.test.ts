@@ -198,7 +198,8 @@ describe('manners of upstreams', { concurrency: 2 }, () => {
       const own = [weir.proxyPort, apiPort];
       for (const [n, port] of own.entries()) etcd.put(`own${n}`, port);
       await eventually(async () => {
-        const { recentRejected } = await weir.get<{ recentRejected: { reason: string }[] }>('/v1/sources/etcd');
+        const { sources } = await weir.get<{ sources: { recentRejected: { reason: string }[] }[] }>('/v1/sources');
+        const recentRejected = sources.flatMap((source) => source.recentRejected);
         const said = recentRejected.filter(({ reason }) => /own listeners/.test(reason));
         assert.ok(said.length >= own.length, JSON.stringify(recentRejected));
       });

@@ -4,8 +4,8 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { type FaultBench, onBench } from '../faults/harness/bench.ts';
-import { fleetHistory } from '../migrate/live-fleet.ts';
 import { consulSite, etcdSite, type LiveFigures, liveHistory, polarisSite } from '../migrate/live.ts';
+import { fleetHistory } from '../migrate/live-fleet.ts';
 import { consulBinary } from '../registries/consul.ts';
 import { etcdBinary } from '../registries/etcd.ts';
 import { polarisBinary } from '../registries/polaris.ts';
@@ -48,7 +48,9 @@ describe('migrations on real servers, under traffic', { concurrency: false }, ()
     return figures;
   });
 
-  it('a fleet of five: one writes, kill -9 moves the work within 10 s and loses no copy, steps wait for reports', { timeout: 120_000 }, async (t) => {
+  it('a fleet of five: one writes, kill -9 moves the work within 10 s and loses no copy, steps wait for reports', {
+    timeout: 120_000,
+  }, async (t) => {
     const { path, how } = await etcdBinary('3.6', true);
     if (path === null) {
       if (process.env['CI'] !== undefined) assert.fail(`etcd is missing in CI: ${how}`);

@@ -63,7 +63,14 @@ export async function fleetHistory(bench: FaultBench, n: number): Promise<FleetF
     }),
   );
   const [first = assert.fail('no fleet')] = fleet.values();
-  await step(first, '', { id: 'm1', from: 'old', to: 'new', services: ['default/*'], gates: { soak: '0s' }, limits: { grace: '1s' } });
+  await step(first, '', {
+    id: 'm1',
+    from: 'old',
+    to: 'new',
+    services: ['default/*'],
+    gates: { soak: '0s' },
+    limits: { grace: '1s' },
+  });
   await eventually(() => step(first, '/m1/start'), 10_000, 200);
   const copies = async (): Promise<readonly string[]> => [...(await keys.range(TO)).keys()].sort();
   await eventually(async () => assert.equal((await copies()).length, 2), 15_000, 50);
@@ -75,9 +82,13 @@ export async function fleetHistory(bench: FaultBench, n: number): Promise<FleetF
     for (; !stopped; await sleep(50)) fewest = Math.min(fewest, (await keys.range(TO)).size);
   })();
   try {
-    await eventually(async () => {
-      assert.deepEqual([...(await sidecarsOf(first))].sort(), [...fleet.keys()].sort());
-    }, 15_000, 200);
+    await eventually(
+      async () => {
+        assert.deepEqual([...(await sidecarsOf(first))].sort(), [...fleet.keys()].sort());
+      },
+      15_000,
+      200,
+    );
     assert.equal(writersOf(fleet).length, 1, 'one sidecar writes');
     let asked = await gated(first, '/m1/shift', { weight: 10 });
     const [writer = assert.fail('nobody writes')] = writersOf(fleet);
@@ -92,15 +103,20 @@ export async function fleetHistory(bench: FaultBench, n: number): Promise<FleetF
     const [other = assert.fail('nobody is left')] = living.values();
     // The dead one has reported the shift of 10, and never reports the next one.
     asked += await gated(other, '/m1/shift', { weight: 20 });
-    await eventually(async () => {
-      const answer = await other.send('POST', '/v1/migrations/m1/shift', { weight: 30 });
-      const said = await answer.text();
-      assert.equal(answer.status, 409, said);
-      assert.deepEqual(waitsFor(said), [writer]);
-    }, 15_000, 200);
+    await eventually(
+      async () => {
+        const answer = await other.send('POST', '/v1/migrations/m1/shift', { weight: 30 });
+        const said = await answer.text();
+        assert.equal(answer.status, 409, said);
+        assert.deepEqual(waitsFor(said), [writer]);
+      },
+      15_000,
+      200,
+    );
     await step(other, '/m1/forget', { sidecar: writer });
     asked += await gated(other, '/m1/shift', { weight: 30 });
-    for (const weir of living.values()) await eventually(async () => assert.equal((await weir.get<{ weight: number }>('/v1/migrations/m1')).weight, 30), 2_000, 20);
+    for (const weir of living.values())
+      await eventually(async () => assert.equal((await weir.get<{ weight: number }>('/v1/migrations/m1')).weight, 30), 2_000, 20);
     await eventually(() => step(other, '/m1/abort', { force: true }), 20_000, 200);
     stopped = true;
     await watching;

@@ -15,7 +15,11 @@ type Pair = (bench: FaultBench) => Promise<readonly [Site, Site]>;
 const PAIRS: readonly { readonly name: string; readonly pair: Pair; readonly cl5?: true }[] = [
   { name: 'Consul → Polaris', pair: (bench) => Promise.all([consulSite(bench, 'consul'), polarisSite(bench, 'polaris')]) },
   { name: 'etcd → Polaris', pair: (bench) => Promise.all([etcdSite(bench, 'etcd'), polarisSite(bench, 'polaris')]) },
-  { name: 'CL5 → Polaris', cl5: true, pair: (bench) => Promise.all([polarisSite(bench, 'cl5', '1001:77'), polarisSite(bench, 'polaris')]) },
+  {
+    name: 'CL5 → Polaris',
+    cl5: true,
+    pair: (bench) => Promise.all([polarisSite(bench, 'cl5', '1001:77'), polarisSite(bench, 'polaris')]),
+  },
   { name: 'Polaris → etcd', pair: (bench) => Promise.all([polarisSite(bench, 'polaris'), etcdSite(bench, 'etcd')]) },
   { name: 'etcd → Consul', pair: (bench) => Promise.all([etcdSite(bench, 'etcd'), consulSite(bench, 'consul')]) },
 ];

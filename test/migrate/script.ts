@@ -15,7 +15,7 @@ import type { Dialect, DialectName, Fields, PlainRegistry } from './plain-regist
 import { type Sidecar, World } from './world.ts';
 
 const FROM: readonly DialectName[] = ['embedded', 'keys', 'nodes', 'central', 'bare', 'readOnly', 'weightless'];
-const TO: readonly DialectName[] = ['embedded', 'keys', 'nodes', 'central', 'standalone', 'weightless'];
+const TO: readonly DialectName[] = ['embedded', 'keys', 'nodes', 'central', 'weightless'];
 /** How long a hold, a poll and the pace of writes may take before the world is as it should be, ms. */
 const SETTLED_MS = 240_000;
 /** A view may show an instance that died for this long while its registries are heard: R2's second read and the failing probes, ms. */

@@ -116,8 +116,8 @@ export function resourceCap(resource: 'nofile' | 'fsize', n: number): Wrap | str
   return status === 0 ? ['prlimit', `--${resource}=${n}:${n}`] : 'prlimit (util-linux) is not installed';
 }
 
-/** A tmpfs of so many bytes on a new folder; `remount` takes options such as `ro`. Words where we may not mount. */
-export function smallDisk(bench: FaultBench, path: string, bytes: number): { remount(options: string): void } | string {
+/** A tmpfs of so many bytes on a new folder. Words where we may not mount. */
+export function smallDisk(bench: FaultBench, path: string, bytes: number): { readOnly(on: boolean): void } | string {
   mkdirSync(path, { mode: 0o700 });
   const mount = (...args: string[]): string | null => {
     const { status, error, stderr } = spawnSync('mount', args, { encoding: 'utf8' });
@@ -130,9 +130,11 @@ export function smallDisk(bench: FaultBench, path: string, bytes: number): { rem
     spawnSync('umount', ['-l', path], { stdio: 'ignore' });
   });
   return {
-    remount(options) {
-      const fault = mount('-o', `remount,${options}`, path);
-      if (fault !== null) throw new Error(`remount ${options}: ${fault}`);
+    // A disk with an open file cannot be made read-only from outside; the same folder once more on top of it can, and every path leads there.
+    readOnly(on) {
+      const steps = on ? [mount('--bind', path, path), mount('-o', 'remount,bind,ro', path)] : [];
+      if (!on) spawnSync('umount', ['-l', path], { stdio: 'ignore' });
+      for (const fault of steps) if (fault !== null) throw new Error(`read-only: ${fault}`);
     },
   };
 }
