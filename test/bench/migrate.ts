@@ -74,7 +74,7 @@ export interface MigrateOptions {
   /** How long the sidecar's rest is measured, each time. */
   readonly idleS: number;
   readonly callsPerSecond?: number;
-  /** No soak time, so that it is shifted, cut over and rolled back; a verify then runs every 30 s and is in the figures at rest. */
+  /** No soak time, so that it is shifted and rolled back; a verify then runs every 30 s and is in the figures at rest. */
   readonly steps: boolean;
   /** Pause between the parts: the mirror looks at its last writes again after 5 s. */
   readonly restMs?: number;
@@ -302,7 +302,6 @@ class Run {
   /** The asked services are native on both sides, with other weights on each, so that a request tells which side's word counts. */
   async #rollback(weir: WeirProcess, [a, b]: readonly [string, string]) {
     await step(weir, `/${ID}/shift`, { weight: 100 });
-    await step(weir, `/${ID}/cutover`);
     for (const name of this.#asked()) await drawnBy(weir, name, b);
     const began = performance.now();
     const done = step(weir, `/${ID}/rollback`);
