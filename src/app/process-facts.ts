@@ -4,6 +4,8 @@ import { readFile, stat } from 'node:fs/promises';
 import { homedir, hostname, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import type { ProcessLife } from '../kernel/durable-file.ts';
 import type { PressureSample } from '../proxy/overload.ts';
 import type { Surroundings } from '../settings/references.ts';
@@ -14,6 +16,10 @@ const LOOP_RESOLUTION_MS = 10;
 /** A delay is pressure once it lasted over so many looks (1 s at one every 250 ms). [W] */
 const LOOKS_OF_PRESSURE = 4;
 const DEFAULT_NOFILE = 1_024;
+/** From this share of the memory on what is garbage is collected at once, at most this often: who sheds makes no garbage any more, and
+ * so would never be found to have room again (as Envoy's shrink_heap). */
+const COLLECT_FROM = 0.9;
+const COLLECT_EVERY_LOOKS = 40;
 
 /** Null where there are no users (not on Linux). */
 export function ownUid(): number | null {
@@ -103,6 +109,7 @@ export class PressureMeter {
   readonly #lasting = new LastingDelay();
   #worstSinceScrape = 0;
   #looked = false;
+  #looksSinceCollection = COLLECT_EVERY_LOOKS;
 
   constructor(nofile: number) {
     this.#nofile = nofile;
@@ -118,8 +125,13 @@ export class PressureMeter {
     this.#looked = true;
     this.#loop.reset();
     this.#worstSinceScrape = Math.max(this.#worstSinceScrape, delay);
+    const memory = ownMemory() / this.#memory;
+    if (this.#looksSinceCollection++ >= COLLECT_EVERY_LOOKS && memory >= COLLECT_FROM) {
+      this.#looksSinceCollection = 0;
+      collectGarbage();
+    }
     return {
-      memory: process.memoryUsage.rss() / this.#memory,
+      memory,
       fds: openFiles() / this.#nofile,
       loopDelay: this.#lasting.after(delay) / FULL_LOOP_DELAY_MS,
     };
@@ -135,6 +147,23 @@ export class PressureMeter {
   close(): void {
     this.#loop.disable();
   }
+}
+
+/** Bytes that are this process's own: pages of files (node itself) can be dropped and are no pressure. */
+function ownMemory(): number {
+  try {
+    const anonymous = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'latin1'));
+    if (anonymous !== null) return Number(anonymous[1]) * 1_024;
+  } catch {
+    // Not on Linux.
+  }
+  return process.memoryUsage.rss();
+}
+
+function collectGarbage(): void {
+  setFlagsFromString('--expose-gc');
+  const collect: unknown = runInNewContext('gc');
+  if (typeof collect === 'function') collect({ type: 'major', execution: 'sync', flavor: 'last-resort' });
 }
 
 function openFiles(): number {

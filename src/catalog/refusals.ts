@@ -1,6 +1,7 @@
 // Owns the bookkeeping of what was refused: records, addresses and names, counted, kept for /v1/sources, told where it matters.
 // Called by the source desk; must never decide what is refused (intake, dial and names do).
 import type { Clock } from '../kernel/clock.ts';
+import { refusalRule } from '../kernel/dial.ts';
 import { type ServiceId, type ServiceKey, serviceId } from '../model/service.ts';
 import type { RejectedRecord } from '../model/snapshot.ts';
 import type { Events } from '../telemetry/events.ts';
@@ -34,7 +35,9 @@ export class Refusals {
     const all = [...reported, ...refused];
     this.#note(record.source, record.id, all);
     const source = record.source.config.id;
-    for (const { rule, nativeId, reason } of refused) {
+    // Most adapters judge addresses themselves, and say why in the words of the rule.
+    const judged = reported.map(({ nativeId, reason }) => ({ rule: refusalRule(reason) ?? 'badRecord', nativeId, reason }));
+    for (const { rule, nativeId, reason } of [...judged, ...refused]) {
       if (rule === 'badRecord') continue;
       this.#metrics.counter('weir_addresses_refused_total', source, rule).inc();
       if (rule === 'ownListener') this.#events.emit('own_listener_dropped', { source, service: record.id, nativeId, reason });

@@ -51,6 +51,13 @@ export const REFUSAL_TEXT: Readonly<Record<DialRefusal, string>> = {
   notInCidrs: 'the address is not in allow.cidrs of this source',
 };
 
+const RULES = new Map(Object.entries(REFUSAL_TEXT).map(([rule, text]) => [text, rule]));
+
+/** The rule whose words a record's refusal is told in; null for a refusal that is not about its address. */
+export function refusalRule(text: string): string | null {
+  return RULES.get(text) ?? null;
+}
+
 /**
  * Builds the judge of one source. `own` is asked at each call, since listeners change on reload.
  * Throws RangeError for a CIDR that is none (the config schema has refused it before).

@@ -76,7 +76,11 @@ export class StoreMemory {
         }),
       ledger: (id) =>
         run(() => new Map([...(this.slots.get(id)?.pages ?? [])].map(([service, text]) => [service, pageOf(text)]))),
-      savePages: (id, pages) => run(() => this.#save(caller, id, pages)),
+      savePages: (id, pages, signal) =>
+        run(() => {
+          signal.throwIfAborted();
+          this.#save(caller, id, pages);
+        }),
       report: (id, report) =>
         run(() => {
           this.slots.get(id)?.reports.set(report.sidecar, report);
