@@ -108,7 +108,12 @@ export interface AdapterDeps {
    * Told of every write that nobody asked for at that moment (registrations sent again on a new connection): for the audit log.
    * `service` in the registry's own words, `result`: ok, or the words of the failure.
    */
-  readonly wrote?: (write: { readonly what: string; readonly service: string; readonly instance: string; readonly result: string }) => void;
+  readonly wrote?: (write: {
+    readonly what: string;
+    readonly service: string;
+    readonly instance: string;
+    readonly result: string;
+  }) => void;
 }
 
 /** The options that every source takes, decoded by settings; durations ms. */

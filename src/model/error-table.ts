@@ -88,11 +88,6 @@ export const ERRORS = {
     summary: 'The registration names no source that can take it; `details` lists the candidates.',
   },
   // weir itself.
-  NOT_BUILT: {
-    family: 'client',
-    status: 501,
-    summary: 'The contract has this call or command, this version has not built it yet.',
-  },
   INTERNAL: { family: 'bug', status: 500, summary: 'weir failed where it must not; the log has the cause.' },
   // The proxy's own replies (`x-weir-error`).
   ROUTE_NOT_FOUND: { family: 'client', status: 404, summary: 'The request names no service, or one that no source knows.' },
