@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { addresses, CatalogFixture, instance, source } from '../../test/support/catalog-fixture.ts';
 import { DEFAULT_SERVICE_POLICY } from '../model/policy.ts';
+import { markersOf } from './copies.ts';
 
 const S = 'default/one';
 
@@ -32,6 +33,18 @@ describe('shrink guard: sizes of services', () => {
       assert.equal(fixture.heldIn(S), outcome === 'held' ? lost : 0);
     });
   }
+
+  it('copies that a mirror put back at once do not make the loss of the natives look small', () => {
+    const fixture = new CatalogFixture();
+    surround(fixture);
+    const copies = addresses(8, 7).map((address) =>
+      instance(address, { id: `copy-${address}`, metadata: new Map(markersOf({ origin: 'b', migration: 'm1' })) }),
+    );
+    fixture.say('a', S, ['10.0.0.1:80', '10.0.0.2:80', ...copies]);
+    fixture.say('a', S, copies);
+    assert.equal(fixture.heldIn(S), 2);
+    assert.equal(fixture.size(S), 10);
+  });
 
   it('an absent answer holds everything, and hold: false removes at once', () => {
     const fixture = new CatalogFixture();

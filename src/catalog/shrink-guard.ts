@@ -3,6 +3,7 @@
 // One file although it is long: the rules of R2 only make sense side by side.
 import type { Instance, NativeId } from '../model/instance.ts';
 import type { HoldPolicy } from '../model/policy.ts';
+import { ORIGIN_KEY } from './copies.ts';
 import { type Address, compareAddress, indexOfAddress } from './identity.ts';
 import { LossWindow } from './loss-window.ts';
 
@@ -166,12 +167,14 @@ export class ServiceGuard {
   /** Judges a complete answer by R2 (and R4 for malformed records). */
   answer(answer: Answer, policy: HoldPolicy, now: number): Outcome {
     const split = this.#split(answer);
-    const { lost, listedBefore } = split;
+    const { lost, listedBefore, lostNatives, listedNatives } = split;
     const tooMuch = answer.newEpoch || this.#source.losesTooMuch(lost.length, now);
     const sourceWide = policy.enabled && lost.length > 0 && tooMuch;
     // Its list may have told of the loss before its watch told of the new history.
     if (answer.newEpoch) this.widen();
-    const hold = sourceWide || (policy.enabled && lost.length > listedBefore * SERVICE_SHARE);
+    // A mirror puts its copies back at once where a registry lost everything: they must not make the loss of the natives look small.
+    const most = lost.length > listedBefore * SERVICE_SHARE || lostNatives > listedNatives * SERVICE_SHARE;
+    const hold = sourceWide || (policy.enabled && most);
     const held = hold ? this.#newHolds(lost, sourceWide ? 'sourceWide' : 'service', policy, now) : NONE;
     this.#markSecondRead(split.stillHeld, policy, now);
     this.#source.window.add(now, lost.length, hold ? 0 : lost.length);
@@ -278,17 +281,28 @@ export class ServiceGuard {
     const stillHeld: Kept[] = [];
     const malformed: Kept[] = [];
     let listedBefore = 0;
+    let listedNatives = 0;
+    let lostNatives = 0;
     const judgeListed = (instance: Instance, asMalformed: Kept | null): void => {
+      const native = isNative(instance);
       listedBefore++;
+      listedNatives += native;
       if (indexOfAddress(answer.instances, instance) >= 0) return;
       if (answer.rejected.has(instance.id)) malformed.push(asMalformed ?? { instance, hold: null });
       else if (answer.deregistered.has(instance.id)) {
         proven.push(instance);
         listedBefore--;
-      } else lost.push(instance);
+        listedNatives -= native;
+      } else {
+        lost.push(instance);
+        lostNatives += native;
+      }
     };
     if (answer.instances !== this.#present) for (const instance of this.#present) judgeListed(instance, null);
-    else listedBefore = this.#present.length;
+    else {
+      listedBefore = this.#present.length;
+      if (this.#kept !== NONE) for (const instance of this.#present) listedNatives += isNative(instance);
+    }
     for (const kept of this.#kept) {
       if (kept.hold === null) judgeListed(kept.instance, kept);
       else if (indexOfAddress(answer.instances, kept.instance) >= 0) returned.push(kept);
@@ -298,7 +312,8 @@ export class ServiceGuard {
         malformed.push({ instance: kept.instance, hold: null });
       } else stillHeld.push(kept);
     }
-    return { lost, proven, returned, confirmed, stillHeld, malformed, listedBefore, added: this.#added(answer.instances) };
+    const added = this.#added(answer.instances);
+    return { lost, lostNatives, proven, returned, confirmed, stillHeld, malformed, listedBefore, listedNatives, added };
   }
 
   #added(next: readonly Instance[]): readonly Instance[] {
@@ -347,6 +362,11 @@ export class ServiceGuard {
     if (this.known > 0) this.#source.populated += sign;
     if (held > 0 && held === this.known) this.#source.emptied += sign;
   }
+}
+
+/** 1 for a record that no mirror of ours wrote. */
+function isNative({ metadata }: Instance): 0 | 1 {
+  return metadata.has(ORIGIN_KEY) ? 0 : 1;
 }
 
 function sortKept(kept: Kept[]): readonly Kept[] {
