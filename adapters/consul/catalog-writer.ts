@@ -12,75 +12,73 @@ import { segment } from './client.ts';
 import { malformed } from './errors.ts';
 import { type Line, scope } from './line.ts';
 import { copyCheckId, ISOLATED_OUTPUT } from './mapping.ts';
-import { decodeCheck, decodeNodeServices, type NativeCheck, type NativeService } from './native.ts';
+import { decodeCheck, decodeNodeServices, decodeTxnResults, type NativeService } from './native.ts';
 import { nativeFields, statusOf } from './native-fields.ts';
+import { type Copy, NodeMemory, type NodeState } from './node-memory.ts';
 import { isStaleIndex, MAX_BYTES, MAX_OPS, opFailure, type TxnOp, transact } from './txn.ts';
 
 const NODE_PREFIX = 'weir-';
 const ADDRESS = '127.0.0.1';
+/** Nodes of one owner. */
+const SHARDS = 16;
 
-/** What stands under a node now. */
-interface NodeState {
-  readonly known: boolean;
-  readonly services: ReadonlyMap<string, NativeService>;
-  readonly checks: ReadonlyMap<string, NativeCheck>;
+/** One record that is to be written or removed: its place among the answers, its node, its id there. */
+interface Place {
+  readonly at: number;
+  readonly node: string;
+  readonly id: string;
 }
 
-/** One thing to be done, with its place among the answers. */
-interface Item {
-  readonly at: number;
+interface Item extends Place {
   readonly ops: readonly TxnOp[];
 }
 
+/** Null: the copy must be there and is not ({@link GONE}). */
+type Make = (place: Place, state: NodeState) => readonly TxnOp[] | null;
+
 export class CatalogWriter {
   readonly #line: Line;
+  readonly #memory = new NodeMemory();
 
   constructor(line: Line) {
     this.#line = line;
   }
 
   async put(writes: readonly Write[], how: WriteMode, signal: AbortSignal): Promise<readonly (WriteReceipt | SourceError)[]> {
-    const nodes = writes.map((write) => this.#nodeOf(write));
-    const results: (WriteReceipt | SourceError | null)[] = writes.map(() => null);
-    for (const node of new Set(nodes)) {
-      const places = [...writes.keys()].filter((at) => nodes[at] === node);
-      const failed = await this.#inBatches(node, places, how.fence, signal, (at, state) => {
-        const write = writes[at];
-        return write === undefined ? [] : this.#putOps(node, write, state);
-      });
-      for (const at of places) {
-        const write = writes[at];
-        if (write === undefined) continue;
-        const nativeId = `${node}/${copyId(write)}`;
-        results[at] = failed.get(at) ?? { service: write.key, nativeId, token: 'catalog' };
-      }
-    }
-    return results.map((result) => result ?? new SourceError('lost', 'consul: the write was not made'));
+    const places = writes.map((write, at) => ({ at, node: this.#nodeOf(write), id: copyId(write) }));
+    const failed = await this.#inBatches(places, how.fence, true, signal, ({ at, node }, state) => {
+      const write = writes[at];
+      return write === undefined ? [] : this.#putOps(node, write, state);
+    });
+    return writes.map((write, at) => {
+      const { node, id } = places[at] ?? NOWHERE;
+      return failed.get(at) ?? { service: write.key, nativeId: `${node}/${id}`, token: 'catalog' };
+    });
   }
 
   /** Copies have no lease: what can be told is whether they are still there. */
   async renew(receipts: readonly WriteReceipt[], signal: AbortSignal): Promise<readonly RenewResult[]> {
-    const states = new Map<string, Promise<NodeState>>();
+    const ids = new Map<string, Promise<ReadonlySet<string>>>();
     return settleAll(receipts, signal, async ({ nativeId }): Promise<RenewResult> => {
       const node = nodeIn(nativeId);
-      const state = states.get(node) ?? this.#read(node, signal);
-      states.set(node, state);
-      const there = (await state).services.has(idOf(nativeId));
+      const found = ids.get(node) ?? this.#services(node, signal).then(({ services }) => new Set(services.map(({ id }) => id)));
+      ids.set(node, found);
+      const there = (await found).has(idOf(nativeId));
       return there ? { kind: 'renewed', leaseMs: Number.POSITIVE_INFINITY } : { kind: 'forgotten' };
     });
   }
 
   async setHealth({ nativeId }: WriteReceipt, health: RegistryHealth, signal: AbortSignal): Promise<void> {
-    const node = nodeIn(nativeId);
-    const state = await this.#read(node, signal);
-    const service = state.services.get(idOf(nativeId));
-    if (service === undefined) throw new SourceError('refused', 'consul: this copy is not in the catalog any more');
-    const check = state.checks.get(copyCheckId(service.id));
-    // Isolated is an operator's word: a probe does not lift it.
-    if (check?.output.startsWith(ISOLATED_OUTPUT) === true) return;
-    const result = await transact(this.#line, [checkOp(node, service.id, service.name, statusOf(health), health, check)], signal);
-    const [error] = result.kind === 'rolledBack' ? result.errors : [];
-    if (error !== undefined) throw opFailure(error);
+    const place = { at: 0, node: nodeIn(nativeId), id: idOf(nativeId) };
+    const failed = await this.#inBatches([place], undefined, true, signal, ({ node, id }, { copies }) => {
+      const copy = copies.get(id);
+      if (copy === undefined) return null;
+      // Isolated is an operator's word: a probe does not lift it.
+      if (copy.said.startsWith(ISOLATED_OUTPUT)) return [];
+      return [checkOp(node, id, copy.name, statusOf(health), health, copy.checkIndex)];
+    });
+    const [failure] = failed.values();
+    if (failure !== undefined) throw failure;
   }
 
   async remove(
@@ -88,92 +86,149 @@ export class CatalogWriter {
     fence: Fence | undefined,
     signal: AbortSignal,
   ): Promise<readonly (true | SourceError)[]> {
-    const results: (true | SourceError)[] = receipts.map(() => true);
-    const nodes = receipts.map(({ nativeId }) => nodeIn(nativeId));
-    for (const node of new Set(nodes)) {
-      if (!node.startsWith(NODE_PREFIX)) throw new SourceError('refused', 'consul: this record is not below a node of ours');
-      const places = [...receipts.keys()].filter((at) => nodes[at] === node);
-      const failed = await this.#inBatches(node, places, fence, signal, (at, { services }) => {
-        const service = services.get(idOf(receipts[at]?.nativeId ?? ''));
-        if (service === undefined) return [];
-        const named = { ID: service.id, Service: service.name, ModifyIndex: Number(service.modifyIndex) };
-        return [{ Service: { Verb: 'delete-cas', Node: node, Service: { ...named, ...this.#enterprise() } } }];
-      });
-      for (const [at, error] of failed) results[at] = error;
-    }
-    return results;
+    const places = receipts.map(({ nativeId }, at) => ({ at, node: nodeIn(nativeId), id: idOf(nativeId) }));
+    if (places.some(({ node }) => !node.startsWith(NODE_PREFIX)))
+      throw new SourceError('refused', 'consul: this record is not below a node of ours');
+    const failed = await this.#inBatches(places, fence, false, signal, ({ node, id }, { copies }) => {
+      const copy = copies.get(id);
+      if (copy === undefined) return null;
+      const named = { ID: id, Service: copy.name, ModifyIndex: copy.index };
+      return [{ Service: { Verb: 'delete-cas', Node: node, Service: { ...named, ...this.#enterprise() } } }];
+    });
+    return places.map(({ at, node, id }) => {
+      const error = failed.get(at);
+      // What is not there is removed.
+      if (error !== undefined && error !== GONE) return error;
+      this.#memory.removed(node, id);
+      return true;
+    });
   }
 
   /**
-   * Reads the node, makes the operations of every place, writes them in batches. What was changed by somebody else in between is read
-   * and tried once more. Answers the failures by place.
+   * Makes the operations of every place by what is remembered of its node, else by a read, and writes them in batches. What was refused
+   * because it stands otherwise is read and tried once more. `learns`: the answers tell new indices. Answers the failures by place.
    */
   async #inBatches(
-    node: string,
-    places: readonly number[],
+    places: readonly Place[],
     fence: Fence | undefined,
+    learns: boolean,
     signal: AbortSignal,
-    make: (at: number, state: NodeState) => readonly TxnOp[],
+    make: Make,
   ): Promise<ReadonlyMap<number, SourceError>> {
     const failed = new Map<number, SourceError>();
+    const recalled = new Set<string>();
     let todo = places;
-    for (let round = 0; round < 2 && todo.length > 0; round++) {
-      const stale: number[] = [];
-      let state: NodeState;
-      try {
-        state = await this.#read(node, signal);
-      } catch (thrown) {
-        signal.throwIfAborted();
-        for (const at of todo) failed.set(at, asSourceError(thrown));
-        break;
+    for (let pass = 0; todo.length > 0; pass++) {
+      const states = await this.#states(todo, pass === 0, failed, signal);
+      const again: Place[] = [];
+      const items: Item[] = [];
+      for (const place of todo) {
+        const found = states.get(place.node);
+        if (found === undefined) continue;
+        failed.delete(place.at);
+        const ops = make(place, found.state);
+        if (ops !== null && ops.length > 0) items.push({ ...place, ops });
+        if (ops !== null) continue;
+        failed.set(place.at, GONE);
+        if (found.fromMemory) again.push(place);
       }
-      const items = todo.map((at) => ({ at, ops: make(at, state) })).filter(({ ops }) => ops.length > 0);
-      for (const batch of batches(items)) {
-        for (const [at, error] of await this.#write(batch, fence, signal)) {
-          failed.set(at, error);
-          if (error.causeKind === 'lost' && error.message.includes('changed by somebody')) stale.push(at);
-        }
-      }
-      for (const at of stale) if (round === 0) failed.delete(at);
-      todo = stale;
+      if (pass === 0) for (const [node, { fromMemory }] of states) if (fromMemory) recalled.add(node);
+      const remembered = (node: string): boolean => pass === 0 && recalled.has(node);
+      for (const batch of batches(items)) again.push(...(await this.#write(batch, fence, learns, remembered, failed, signal)));
+      // By memory, by a read, and once more where somebody else wrote between the read and the write.
+      todo = pass === 0 ? again : pass === 1 ? again.filter(({ node }) => recalled.has(node)) : [];
     }
     return failed;
   }
 
-  /** One batch; a refused operation is taken out and the rest is tried again. */
-  async #write(batch: readonly Item[], fence: Fence | undefined, signal: AbortSignal): Promise<ReadonlyMap<number, SourceError>> {
-    const failed = new Map<number, SourceError>();
+  /** What is known of the nodes; a node that cannot be read has none, and its places have failed. */
+  async #states(
+    places: readonly Place[],
+    mayRemember: boolean,
+    failed: Map<number, SourceError>,
+    signal: AbortSignal,
+  ): Promise<ReadonlyMap<string, { readonly state: NodeState; readonly fromMemory: boolean }>> {
+    const states = new Map<string, { readonly state: NodeState; readonly fromMemory: boolean }>();
+    await Promise.all(
+      [...new Set(places.map(({ node }) => node))].map(async (node) => {
+        const remembered = mayRemember ? this.#memory.of(node) : null;
+        try {
+          states.set(node, { state: remembered ?? (await this.#read(node, signal)), fromMemory: remembered !== null });
+        } catch (thrown) {
+          signal.throwIfAborted();
+          const error = asSourceError(thrown);
+          for (const place of places) if (place.node === node) failed.set(place.at, error);
+        }
+      }),
+    );
+    return states;
+  }
+
+  /** One batch; a refused operation is taken out and the rest is tried again. Answers what a fresh read may mend. */
+  async #write(
+    batch: readonly Item[],
+    fence: Fence | undefined,
+    learns: boolean,
+    remembered: (node: string) => boolean,
+    failed: Map<number, SourceError>,
+    signal: AbortSignal,
+  ): Promise<readonly Place[]> {
+    const again = new Set<Place>();
     let rest = batch;
     while (rest.length > 0) {
       const ops: TxnOp[] = fence === undefined ? [] : [fenceOp(fence)];
-      const owner: number[] = fence === undefined ? [] : [-1];
-      for (const { at, ops: own } of rest) {
-        ops.push(...own);
-        owner.push(...own.map(() => at));
+      const owner: (Item | null)[] = fence === undefined ? [] : [null];
+      for (const item of rest) {
+        ops.push(...item.ops);
+        owner.push(...item.ops.map(() => item));
       }
       try {
         const result = await transact(this.#line, ops, signal);
-        if (result.kind === 'applied') return failed;
-        const guilty = new Set<number>();
+        if (result.kind === 'applied') {
+          if (learns) this.#learn(rest, result.body);
+          break;
+        }
+        const guilty = new Set<Item>();
         for (const error of result.errors) {
-          const at = owner[error.op] ?? -1;
-          if (at === -1) throw opFailure(error);
-          guilty.add(at);
-          if (isStaleIndex(error)) this.#line.count('write.stale');
-          failed.set(
-            at,
-            isStaleIndex(error) ? new SourceError('lost', 'consul: the record was changed by somebody else') : opFailure(error),
-          );
+          const item = owner[error.op] ?? null;
+          if (item === null) throw opFailure(error);
+          guilty.add(item);
+          const isStale = isStaleIndex(error);
+          if (isStale) this.#line.count('write.stale');
+          const lost = new SourceError('lost', 'consul: the record was changed by somebody else');
+          failed.set(item.at, isStale ? lost : opFailure(error));
+          // By memory: also a node that somebody removed; only a read tells.
+          if (isStale || remembered(item.node)) again.add(item);
         }
         if (guilty.size === 0) throw new SourceError('refused', 'consul: the transaction was rolled back without a reason');
-        rest = rest.filter(({ at }) => !guilty.has(at));
+        rest = rest.filter((item) => !guilty.has(item));
       } catch (thrown) {
         signal.throwIfAborted();
-        for (const { at } of rest) failed.set(at, asSourceError(thrown));
-        return failed;
+        for (const { at, node } of rest) {
+          // It may have been carried out.
+          this.#memory.forget(node);
+          failed.set(at, asSourceError(thrown));
+        }
+        break;
       }
     }
-    return failed;
+    return [...again];
+  }
+
+  /** Takes the new indices of what was written; an answer without them costs a read next time. */
+  #learn(items: readonly Item[], body: unknown): void {
+    const nodes = new Map(items.map(({ id, node }) => [id, node]));
+    const learned = new Set<string>();
+    for (const { service, check } of decodeTxnResults(body)) {
+      const id = service?.id ?? check?.serviceId ?? '';
+      const node = nodes.get(id);
+      if (node === undefined) continue;
+      const before = this.#memory.of(node)?.copies.get(id) ?? NO_COPY;
+      if (service !== null) this.#memory.wrote(node, id, { ...before, name: service.name, index: Number(service.modifyIndex) });
+      if (check !== null) this.#memory.wrote(node, id, { ...before, checkIndex: Number(check.modifyIndex), said: check.output });
+      learned.add(id);
+    }
+    for (const { id, node } of items) if (!learned.has(id)) this.#memory.forget(node);
   }
 
   #putOps(node: string, write: Write, state: NodeState): readonly TxnOp[] {
@@ -181,7 +236,7 @@ export class CatalogWriter {
     const { instance, key } = write;
     const fields = nativeFields(instance, config.normalWeight, count);
     const id = copyId(write);
-    const before = state.services.get(id);
+    const before = state.copies.get(id);
     const service = {
       ID: id,
       Service: key.name,
@@ -190,18 +245,18 @@ export class CatalogWriter {
       Port: fields.port,
       Meta: fields.meta,
       Weights: fields.weights,
-      ModifyIndex: Number(before?.modifyIndex ?? 0),
+      ModifyIndex: before?.index ?? 0,
       ...this.#enterprise(),
     };
     const status = fields.silent ? 'critical' : statusOf(instance.health);
     const said = fields.silent ? ISOLATED_OUTPUT : instance.health;
     const ops: TxnOp[] = [
       { Service: { Verb: 'cas', Node: node, Service: service } },
-      checkOp(node, id, key.name, status, said, state.checks.get(copyCheckId(id))),
+      checkOp(node, id, key.name, status, said, before?.checkIndex ?? 0),
     ];
     // The node is written once: an edit of it would move the index of every service on it and wake all who watch them.
     if (state.known) return ops;
-    const meta = { 'external-source': 'weir', 'weir-owner': node.slice(NODE_PREFIX.length) };
+    const meta = { 'external-source': 'weir', 'weir-owner': node.slice(NODE_PREFIX.length, node.lastIndexOf('-')) };
     return [{ Node: { Verb: 'set', Node: { Node: node, Address: ADDRESS, Meta: meta } } }, ...ops];
   }
 
@@ -210,8 +265,11 @@ export class CatalogWriter {
     return { ...(namespace === null ? {} : { Namespace: namespace }), ...(partition === null ? {} : { Partition: partition }) };
   }
 
-  /** One node per owner: the configured one, else the migration. */
-  #nodeOf({ instance }: Write): string {
+  /**
+   * Nodes of the owner (the configured one, else the migration): {@link SHARDS} of them, by the service. For every record that changes
+   * Consul looks at every check of its node, so that one node for all would cost it by the square of the copies.
+   */
+  #nodeOf({ key, instance }: Write): string {
     const owner = this.#line.config.owner ?? instance.metadata.get('weir-migration') ?? 'fleet';
     const label = owner
       .toLowerCase()
@@ -220,32 +278,52 @@ export class CatalogWriter {
     // Labels that were made equal, or shorter, are told apart by a digest.
     const exact = label === owner && label.length <= 54;
     const suffix = exact ? '' : `-${createHash('sha256').update(owner).digest('hex').slice(0, 8)}`;
-    return `${NODE_PREFIX}${label.slice(0, 48)}${suffix}`;
+    const shard = (createHash('sha256').update(serviceId(key)).digest()[0] ?? 0) % SHARDS;
+    return `${NODE_PREFIX}${label.slice(0, 48)}${suffix}-${shard}`;
   }
 
+  /** The node as it is, kept in memory. */
   async #read(node: string, signal: AbortSignal): Promise<NodeState> {
     const { client } = this.#line;
-    const how = { ...scope(this.#line), consistent: '' };
-    const path = `/v1/catalog/node-services/${segment(node)}`;
-    const [services, checks] = await Promise.all([
-      client.get(path, how, signal, 'control'),
-      client.get(`/v1/health/node/${segment(node)}`, how, signal, 'control'),
+    const path = `/v1/health/node/${segment(node)}`;
+    const [found, checks] = await Promise.all([
+      this.#services(node, signal),
+      client.get(path, { ...scope(this.#line), consistent: '' }, signal, 'control'),
     ]);
-    const found = decodeNodeServices(services.body);
-    if (found === null || !Array.isArray(checks.body)) throw malformed(client.origin, path, 'no list of services');
-    if (services.headers.filtered || checks.headers.filtered) {
-      throw new SourceError(
-        'denied',
-        `consul ${client.origin}: the list of our node is filtered by ACLs: give the token node:read and service:read`,
-      );
-    }
-    const byId = new Map<string, NativeCheck>();
+    if (!Array.isArray(checks.body)) throw malformed(client.origin, path, 'no list of checks');
+    if (checks.headers.filtered) throw filtered(client.origin);
+    const copies = new Map<string, Copy>();
+    for (const { id, name, modifyIndex } of found.services) copies.set(id, { ...NO_COPY, name, index: Number(modifyIndex) });
     for (const value of checks.body) {
       const check = decodeCheck(value);
-      if (check !== null) byId.set(check.checkId, check);
+      const copy = copies.get(check?.serviceId ?? '');
+      if (check === null || copy === undefined || check.checkId !== copyCheckId(check.serviceId)) continue;
+      copies.set(check.serviceId, { ...copy, checkIndex: Number(check.modifyIndex), said: check.output });
     }
-    return { known: found.known, services: new Map(found.services.map((one) => [one.id, one])), checks: byId };
+    const state = { known: found.known, copies };
+    this.#memory.replace(node, state);
+    return state;
   }
+
+  async #services(node: string, signal: AbortSignal): Promise<{ known: boolean; services: readonly NativeService[] }> {
+    const { client } = this.#line;
+    const path = `/v1/catalog/node-services/${segment(node)}`;
+    const answer = await client.get(path, { ...scope(this.#line), consistent: '' }, signal, 'control');
+    const found = decodeNodeServices(answer.body);
+    if (found === null) throw malformed(client.origin, path, 'no list of services');
+    if (answer.headers.filtered) throw filtered(client.origin);
+    return found;
+  }
+}
+
+const NOWHERE = { node: '', id: '' };
+const NO_COPY: Copy = { name: '', index: 0, checkIndex: 0, said: '' };
+/** Not an error for a removal. */
+const GONE = new SourceError('refused', 'consul: this copy is not in the catalog any more');
+
+function filtered(origin: string): SourceError {
+  const hint = 'give the token node:read and service:read';
+  return new SourceError('denied', `consul ${origin}: the list of our node is filtered by ACLs: ${hint}`);
 }
 
 /** `<origin source>-<digest of host:port and service>`: the same record every time it is written. */
@@ -257,16 +335,9 @@ export function copyId({ key, instance }: Pick<Write, 'key' | 'instance'>): stri
   return `${origin}-${createHash('sha256').update(about).digest('hex').slice(0, 16)}`;
 }
 
-function checkOp(
-  node: string,
-  id: string,
-  serviceName: string,
-  status: string,
-  output: string,
-  before: NativeCheck | undefined,
-): TxnOp {
+function checkOp(node: string, id: string, serviceName: string, status: string, output: string, index: number): TxnOp {
   const check = { Node: node, CheckID: copyCheckId(id), Name: 'weir', Status: status, Output: output, ServiceID: id };
-  return { Check: { Verb: 'cas', Check: { ...check, ServiceName: serviceName, ModifyIndex: Number(before?.modifyIndex ?? 0) } } };
+  return { Check: { Verb: 'cas', Check: { ...check, ServiceName: serviceName, ModifyIndex: index } } };
 }
 
 function fenceOp({ key, leaseId }: Fence): TxnOp {

@@ -92,13 +92,15 @@ function apply(op: Body, store: FakeStore, kv: FakeKv): unknown {
     const { ModifyIndex: _, ...body } = inner(service, 'Service');
     if (service['Verb'] === 'delete-cas') store.removeService(String(service['Node']), String(body['ID']));
     else store.setService(String(service['Node']), body);
-    return { Service: { ID: body['ID'] } };
+    const { modify: ModifyIndex = 0 } = store.service(String(service['Node']), String(body['ID'])) ?? {};
+    return { Service: { ...body, ModifyIndex } };
   }
   const check = part(op, 'Check');
   if (check !== null) {
     const { ModifyIndex: _, ...body } = inner(check, 'Check');
     store.setCheck(body);
-    return { Check: { CheckID: body['CheckID'] } };
+    const { modify: ModifyIndex = 0 } = store.check(String(body['Node']), String(body['CheckID'])) ?? {};
+    return { Check: { ...body, ModifyIndex } };
   }
   const key = inner(op, 'KV');
   const name = String(key['Key']);

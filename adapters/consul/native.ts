@@ -241,6 +241,24 @@ export interface TxnError {
   readonly what: string;
 }
 
+export interface TxnAnswer {
+  readonly service: NativeService | null;
+  readonly check: NativeCheck | null;
+}
+
+/** Services and checks that an applied transaction answers with their new indices; anything else is left out. */
+export function decodeTxnResults(body: unknown): readonly TxnAnswer[] {
+  const results = isRecord(body) ? own(body, 'Results') : null;
+  return elements(results)
+    .filter(isRecord)
+    .flatMap((one): TxnAnswer[] => {
+      const service = decodeService(own(one, 'Service'));
+      const check = decodeCheck(own(one, 'Check'));
+      if (!isBad(service) && service.modifyIndex !== '0') return [{ service, check: null }];
+      return check !== null && check.modifyIndex !== '0' ? [{ service: null, check }] : [];
+    });
+}
+
 export function decodeTxnErrors(body: unknown): readonly TxnError[] {
   const errors = isRecord(body) ? own(body, 'Errors') : null;
   return elements(errors)

@@ -139,7 +139,7 @@ describe('copies in the catalog', () => {
   it('stand below a node of their migration, which no agent owns, and keep their markers', () =>
     rig(async ({ adapter, fake }) => {
       const receipt = await put(adapter, { instance: copy(1) }, COPY);
-      assert.match(receipt.nativeId, /^weir-move-1\/nacos-sz-[0-9a-f]{16}$/);
+      assert.match(receipt.nativeId, /^weir-move-1-\d+\/nacos-sz-[0-9a-f]{16}$/);
       fake.agent.sync();
       const { metadata, id } = await seen(adapter);
       assert.equal(id, receipt.nativeId);
@@ -152,11 +152,40 @@ describe('copies in the catalog', () => {
       const writes = Array.from({ length: 100 }, (_, n) => ({ key: key(`svc-${n}`), instance: copy(n % 250) }));
       const results = (await adapter.put?.(writes, COPY, never())) ?? [];
       assert.ok(results.every((result) => !(result instanceof SourceError)));
-      assert.equal(fake.store.servicesOf('weir-move-1').length, 100);
-      const index = fake.store.node('weir-move-1')?.modify;
+      const nodes = Array.from({ length: 16 }, (_, n) => `weir-move-1-${n}`);
+      const indices = (): unknown[] => nodes.map((node) => fake.store.node(node)?.modify);
+      assert.equal(nodes.flatMap((node) => fake.store.servicesOf(node)).length, 100);
+      assert.ok(
+        nodes.every((node) => fake.store.servicesOf(node).length < 20),
+        'no node holds most of them',
+      );
+      const before = indices();
       await adapter.put?.(writes, COPY, never());
-      assert.equal(fake.store.node('weir-move-1')?.modify, index);
+      assert.deepEqual(indices(), before);
       assert.ok(fake.asked('/v1/txn').length <= 12);
+    }));
+
+  it('a change of what we wrote ourselves costs one transaction and no read, whatever stands below the node', () =>
+    rig(async ({ adapter, fake }) => {
+      const receipt = await put(adapter, { instance: copy(1) }, COPY);
+      const reads = (): number => fake.asked('/v1/catalog/node-services').length + fake.asked('/v1/health/node').length;
+      const [before, txns] = [reads(), fake.asked('/v1/txn').length];
+      await put(adapter, { instance: copy(1, { weight: 300 }), previous: receipt }, COPY);
+      await put(adapter, { instance: copy(2) }, COPY);
+      await adapter.setHealth?.(receipt, 'unhealthy', never());
+      assert.deepEqual(await adapter.remove?.([receipt], {}, never()), [true]);
+      assert.equal(reads(), before);
+      assert.equal(fake.asked('/v1/txn').length, txns + 4);
+      assert.equal((await seen(adapter)).port, copy(2).port);
+    }));
+
+  it('a node that somebody removed is made again', () =>
+    rig(async ({ adapter, fake, raw }) => {
+      const receipt = await put(adapter, { instance: copy(1) }, COPY);
+      await raw.call('PUT', '/catalog/deregister', { Node: receipt.nativeId.split('/')[0] });
+      await put(adapter, { instance: copy(1), previous: receipt }, COPY);
+      assert.equal((await seen(adapter)).id, receipt.nativeId);
+      assert.ok(fake.asked('/v1/txn').length >= 2);
     }));
 
   it('isolated is told from unhealthy, and a probe does not lift it', () =>
@@ -172,11 +201,11 @@ describe('copies in the catalog', () => {
   it('what somebody else changed in between is read and written once more', () =>
     rig(async ({ adapter, fake }) => {
       const previous = await put(adapter, { instance: copy(1) }, COPY);
-      const id = previous.nativeId.slice('weir-move-1/'.length);
+      const id = previous.nativeId.slice('weir-move-1-2/'.length);
       let edits = 1;
       fake.hook = ({ path }) => {
         if (path === '/v1/txn' && edits-- > 0)
-          fake.store.setService('weir-move-1', { ID: id, Service: 'web', Address: '192.0.2.99', Port: 1 });
+          fake.store.setService('weir-move-1-2', { ID: id, Service: 'web', Address: '192.0.2.99', Port: 1 });
         return null;
       };
       await put(adapter, { instance: copy(1, { weight: 300 }) }, COPY);
@@ -195,7 +224,7 @@ describe('copies in the catalog', () => {
     rig(async ({ adapter, fake, raw }) => {
       const receipt = await put(adapter, { instance: copy(1) }, COPY);
       for (let round = 0; round < 2; round++) assert.deepEqual(await adapter.remove?.([receipt], {}, never()), [true]);
-      assert.notEqual(fake.store.node('weir-move-1'), undefined);
+      assert.notEqual(fake.store.node('weir-move-1-2'), undefined);
       await raw.register('web', sampleInstance(2));
       const foreign = { ...receipt, nativeId: 'native/web-192.0.2.2:8002' };
       await assert.rejects(async () => adapter.remove?.([foreign], {}, never()), /not below a node of ours/);

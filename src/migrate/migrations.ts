@@ -36,6 +36,8 @@ const STORE_RETRY_MS = 1_000;
 const FIRST_VERIFY_MS = 5_000;
 const AUTO_VERIFY_MIN_MS = 30_000;
 const AUTO_VERIFY_MAX_MS = 300_000;
+/** And it rests for so many times as long as it took. */
+const VERIFY_REST = 20;
 
 /** Where this sidecar keeps what it applied last, so that a lost store changes nothing. */
 export interface OverlayMemory {
@@ -397,7 +399,11 @@ export class Migrations {
     if (known.nextVerifyAt === 0) known.nextVerifyAt = now + FIRST_VERIFY_MS;
     if (now < known.nextVerifyAt) return;
     known.nextVerifyAt = now + Math.min(AUTO_VERIFY_MAX_MS, Math.max(AUTO_VERIFY_MIN_MS, doc.spec.gates.soak / 3));
-    this.verify(doc.spec.id).catch((thrown: unknown) => {
+    const rest = (): void => {
+      known.nextVerifyAt = Math.max(known.nextVerifyAt, this.#deps.clock.now() + VERIFY_REST * (this.#deps.clock.now() - now));
+    };
+    this.verify(doc.spec.id).then(rest, (thrown: unknown) => {
+      rest();
       this.#deps.log.info({ migration: doc.spec.id, error: messageOf(thrown) }, 'a verify failed');
     });
   }
