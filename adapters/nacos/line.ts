@@ -2,7 +2,6 @@
 // Called by everything in this folder that talks to Nacos; must never reconnect by itself: the next one who asks makes it, no sooner
 // than the back-off allows (R7), except that it follows a server's ConnectResetRequest.
 import type { AdapterDeps, SourceOptions } from '../../src/adapter/contract.ts';
-import { reconnectDelay } from '../../src/kernel/backoff.ts';
 import { raceAbort } from '../../src/kernel/cancel.ts';
 import { randomBelow } from '../../src/kernel/random.ts';
 import { asSourceError, SourceError } from '../../src/model/snapshot.ts';
@@ -183,7 +182,7 @@ export class Line {
 
   async #connect(): Promise<Session | null> {
     const { server } = this;
-    const { clock, random, log, sourceId } = this.deps;
+    const { clock, log, sourceId } = this.deps;
     try {
       const session = await this.#open(server, this.#closed.signal);
       this.#adopt(session);
@@ -201,7 +200,7 @@ export class Line {
         error = judged;
       }
       this.#attempt++;
-      this.#retryAt = clock.now() + Math.max(reconnectDelay(this.#attempt, random), error.retryAfterMs ?? 0);
+      this.#retryAt = clock.now() + Math.max(leastDelay(this.#attempt), error.retryAfterMs ?? 0);
       this.#lastError = error;
       this.#index = (this.#index + 1) % this.#servers.length;
       throw error;
@@ -252,11 +251,11 @@ export class Line {
 
   #ended(session: Session, error: SourceError): void {
     if (session !== this.#session) return;
-    const { clock, random } = this.deps;
+    const { clock } = this.deps;
     this.#session = null;
     this.#lostOnce = true;
     this.#attempt = clock.now() - this.#openedAt >= HEALTHY_MS ? 1 : this.#attempt + 1;
-    this.#retryAt = clock.now() + Math.max(reconnectDelay(this.#attempt, random), error.retryAfterMs ?? 0);
+    this.#retryAt = clock.now() + Math.max(leastDelay(this.#attempt), error.retryAfterMs ?? 0);
     this.#lastError = error;
     this.#index = (this.#servers.indexOf(session.server) + 1) % this.#servers.length;
     for (const user of this.#users) user.lost(error);
@@ -310,4 +309,9 @@ function shuffled<T>(items: readonly T[], random: () => number): readonly T[] {
     if (a !== undefined && b !== undefined) [mixed[i], mixed[j]] = [b, a];
   }
   return mixed;
+}
+
+/** R7's lower bound: the spread is the supervisor's, who asks; a second one here would only make the fleet later. */
+function leastDelay(attempt: number): number {
+  return Math.min(15_000, 500 * 2 ** Math.min(10, attempt - 1));
 }

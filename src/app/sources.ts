@@ -179,7 +179,10 @@ export class RunningSources implements SettingsUser {
         counts.set(what, (counts.get(what) ?? 0) + by);
         metrics.counter('weir_source_oddities_total', settings.id, what).inc(by);
       },
-      wrote: (write) => audit.write({ registry: settings.id, ...write }),
+      wrote: (write) => {
+        audit.write({ registry: settings.id, ...write });
+        metrics.counter('weir_registry_writes_total', settings.id, write.what, write.result === 'ok' ? 'ok' : 'failed').inc();
+      },
     });
     const supervisor = new Supervisor({
       sourceId: settings.id,
