@@ -19,7 +19,7 @@ const DEFAULT_NOFILE = 1_024;
 /** From this share of the memory on what is garbage is collected at once, at most this often: who sheds makes no garbage any more, and
  * so would never be found to have room again (as Envoy's shrink_heap). */
 const COLLECT_FROM = 0.9;
-const COLLECT_EVERY_LOOKS = 40;
+const COLLECT_EVERY_LOOKS = 10;
 
 /** Null where there are no users (not on Linux). */
 export function ownUid(): number | null {
@@ -125,7 +125,7 @@ export class PressureMeter {
     this.#looked = true;
     this.#loop.reset();
     this.#worstSinceScrape = Math.max(this.#worstSinceScrape, delay);
-    const memory = ownMemory() / this.#memory;
+    const memory = process.memoryUsage.rss() / this.#memory;
     if (this.#looksSinceCollection++ >= COLLECT_EVERY_LOOKS && memory >= COLLECT_FROM) {
       this.#looksSinceCollection = 0;
       collectGarbage();
@@ -147,17 +147,6 @@ export class PressureMeter {
   close(): void {
     this.#loop.disable();
   }
-}
-
-/** Bytes that are this process's own: pages of files (node itself) can be dropped and are no pressure. */
-function ownMemory(): number {
-  try {
-    const anonymous = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'latin1'));
-    if (anonymous !== null) return Number(anonymous[1]) * 1_024;
-  } catch {
-    // Not on Linux.
-  }
-  return process.memoryUsage.rss();
 }
 
 function collectGarbage(): void {
