@@ -60,6 +60,26 @@ describe('weir run', () => {
     assert.deepEqual(calls, ['drain', 'close']);
   });
 
+  it('a signal before the start is over drains once it is; a second one does not wait for it', async () => {
+    const { app, calls, drained } = sidecar();
+    const started = Promise.withResolvers<Runnable>();
+    const signals = new EventEmitter();
+    const done = runUntilStopped(collectingIo().io, signals, () => started.promise);
+    assert.equal(signals.emit('SIGTERM'), true, 'it listens from the beginning');
+    await settle();
+    assert.deepEqual(calls, []);
+    started.resolve(app);
+    await settle();
+    assert.deepEqual(calls, ['drain']);
+    drained.resolve();
+    assert.equal(await done, 0);
+    const hanging = runUntilStopped(collectingIo().io, signals, () => new Promise(() => {}));
+    signals.emit('SIGTERM');
+    signals.emit('SIGTERM');
+    assert.equal(await hanging, 1);
+    assert.equal(signals.eventNames().length, 0);
+  });
+
   it('SIGHUP reads the configuration again and goes on', async () => {
     const { app, calls, drained } = sidecar();
     const { signals, state, done } = start(app);

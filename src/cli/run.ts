@@ -67,43 +67,52 @@ function boundYoung(): void {
   setFlagsFromString(`--semi-space-growth-factor=${young < YOUNG_ENOUGH ? 2 : 1}`);
 }
 
-/** Starts, then waits for signals. A start that fails for the operator's reasons is exit 2. */
+/**
+ * Starts, and ends when a signal says so. It listens before it starts: a signal that comes meanwhile must not kill a process that has
+ * registered something already. A start that fails for the operator's reasons is exit 2.
+ */
 export async function runUntilStopped(io: Io, signals: Signals, start: () => Promise<Runnable>): Promise<number> {
-  let app: Runnable;
+  const { promise: ended, resolve: end } = Promise.withResolvers<number>();
+  const running: { app: Runnable | null } = { app: null };
+  let stopping = false;
+  const failed = (thrown: unknown): void => {
+    io.err(`weir: ${messageOf(thrown)}\n`);
+    end(EXIT_FAILED);
+  };
+  const drain = (app: Runnable): void => void app.drain().then(() => end(EXIT_OK), failed);
+  const onReload = (): void =>
+    void running.app?.reload?.().catch((thrown: unknown) => io.err(`weir: reload: ${messageOf(thrown)}\n`));
+  const onStop = (): void => {
+    if (stopping) {
+      io.err('weir: hard stop\n');
+      // Whatever close still waits for, the second signal means now.
+      running.app?.close().catch(() => {});
+      end(EXIT_FAILED);
+      return;
+    }
+    stopping = true;
+    io.err('weir: draining; a second signal stops at once\n');
+    if (running.app !== null) drain(running.app);
+  };
+  signals.on('SIGTERM', onStop);
+  signals.on('SIGINT', onStop);
+  signals.on('SIGHUP', onReload);
+  const onStarted = (app: Runnable): void => {
+    running.app = app;
+    io.err(`weir: API on ${app.apiAddress}, proxy on ${app.proxyAddress}\n`);
+    if (stopping) drain(app);
+  };
   try {
-    app = await start();
+    // A hard stop does not wait for a start that hangs.
+    await Promise.race([start().then(onStarted), ended]);
+    return await ended;
   } catch (thrown) {
     throw startFailure(thrown);
+  } finally {
+    signals.removeListener('SIGTERM', onStop);
+    signals.removeListener('SIGINT', onStop);
+    signals.removeListener('SIGHUP', onReload);
   }
-  io.err(`weir: API on ${app.apiAddress}, proxy on ${app.proxyAddress}\n`);
-  return new Promise((resolve) => {
-    let stopping = false;
-    const ended = (code: number): void => {
-      for (const signal of ['SIGTERM', 'SIGINT'] as const) signals.removeListener(signal, onStop);
-      signals.removeListener('SIGHUP', onReload);
-      resolve(code);
-    };
-    const failed = (thrown: unknown): void => {
-      io.err(`weir: ${messageOf(thrown)}\n`);
-      ended(EXIT_FAILED);
-    };
-    const onReload = (): void => void app.reload?.().catch((thrown: unknown) => io.err(`weir: reload: ${messageOf(thrown)}\n`));
-    const onStop = (): void => {
-      if (stopping) {
-        io.err('weir: hard stop\n');
-        // Whatever close still waits for, the second signal means now.
-        app.close().catch(() => {});
-        ended(EXIT_FAILED);
-        return;
-      }
-      stopping = true;
-      io.err('weir: draining; a second signal stops at once\n');
-      app.drain().then(() => ended(EXIT_OK), failed);
-    };
-    signals.on('SIGTERM', onStop);
-    signals.on('SIGINT', onStop);
-    signals.on('SIGHUP', onReload);
-  });
 }
 
 function startFailure(thrown: unknown): unknown {

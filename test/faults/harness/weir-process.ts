@@ -74,10 +74,13 @@ export class WeirProcess {
     await this.ended;
   }
 
-  /** SIGTERM; the exit code. */
+  /** SIGTERM; the exit code. Throws with the last words of a process that a signal ended. */
   async terminate(): Promise<number> {
     if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGTERM');
-    return this.ended;
+    const code = await this.ended;
+    const { signalCode } = this.child;
+    if (signalCode !== null) throw new Error(`weir was ended by ${signalCode}: ${this.output().slice(-2_000)}`);
+    return code;
   }
 
   /** Resident memory of the whole process, MiB; `peak`: the most it ever was. */
