@@ -1,19 +1,19 @@
 // Owns a source whose configuration cannot work: every call says why, so that the fault is shown where sources are shown.
-// Called by index.ts; must never connect.
-import type { Adapter } from '../../src/adapter/contract.ts';
-import { SourceError } from '../../src/model/snapshot.ts';
+// Called by the index.ts of each kind; must never connect.
+import { SourceError } from '../model/snapshot.ts';
+import type { Adapter } from './contract.ts';
 
-/** An adapter that answers everything with SourceError `refused` and this text. */
-export function refusingAdapter(text: string): Adapter {
+/** An adapter of this kind that can do nothing: it answers everything with SourceError `refused` and this text. */
+export function refusingAdapter(kind: string, text: string): Adapter {
   const refuse = (): SourceError => new SourceError('refused', text);
   // biome-ignore lint/correctness/useYield: the first step throws.
   async function* refused(): AsyncGenerator<never, void, void> {
     throw refuse();
   }
   return {
-    kind: 'nacos',
+    kind,
     capabilities: {
-      watch: 'push',
+      watch: 'poll',
       list: true,
       register: false,
       heartbeat: 'none',
