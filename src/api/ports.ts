@@ -1,7 +1,8 @@
 // Owns what the API needs of the layers below it, as narrow interfaces. Types only; app.ts binds them to the real objects.
 // Every call but those that return a promise is synchronous, cheap and never throws.
 import type { Capabilities } from '../adapter/capabilities.ts';
-import type { HoldState, ServiceSourceState, SourceState, View } from '../catalog/view.ts';
+import type { CatalogSourceSummary } from '../catalog/catalog.ts';
+import type { HoldState, ServiceSourceState, View } from '../catalog/view.ts';
 import type { ClusterState } from '../cluster/interest.ts';
 import type { MigrationStatus } from '../migrate/known.ts';
 import type { MigrationSpec } from '../migrate/migration.ts';
@@ -76,19 +77,7 @@ export interface ExplainPort {
 }
 
 /** One configured source, as `/v1/sources` shows it. */
-export interface SourceSummary {
-  readonly id: string;
-  readonly kind: string;
-  readonly state: SourceState;
-  /** ms since the last good answer; null before the first. */
-  readonly ageMs: number | null;
-  readonly contactAgeMs: number | null;
-  readonly cause?: string;
-  readonly message?: string;
-  readonly services: number;
-  readonly instances: number;
-  readonly held: number;
-  readonly rejected: number;
+export interface SourceSummary extends CatalogSourceSummary {
   /** The newest refused records and names of the source, oldest first, at most 20. */
   readonly recentRejected?: readonly RejectedEntry[];
   /** Null until the adapter is loaded. */

@@ -53,6 +53,7 @@ export interface CatalogSourceSummary {
   readonly id: string;
   readonly kind: string;
   readonly state: SourceState;
+  /** ms since the last good answer; null before the first. */
   readonly ageMs: number | null;
   readonly contactAgeMs: number | null;
   readonly cause?: string;

@@ -6,30 +6,14 @@ import { type Instance, MAX_WEIGHT, NO_METADATA, NORMAL_WEIGHT, type RegistryHea
 import { boundedMetadata, RESERVED_PREFIX } from '../model/metadata.ts';
 import { DEFAULT_HEALTH_CHECK, type HealthCheckPolicy } from '../model/policy.ts';
 import { nameFault, type ServiceKey, serviceId } from '../model/service.ts';
+import type { RegistrationSettings } from '../settings/settings.ts';
 
 export const DEFAULT_TTL_MS = 15_000;
 export const MIN_TTL_MS = 5_000;
 export const MAX_TTL_MS = 60_000;
 
-/** One registration, complete. Durations ms. */
-export interface Registration {
-  readonly service: ServiceKey;
-  /** Unique within its service on this host; the registry's native id where the registry lets us choose. */
-  readonly id: string;
-  readonly host: string;
-  readonly port: number;
-  readonly weight: number;
-  readonly metadata: ReadonlyMap<string, string>;
-  readonly protocol?: string;
-  readonly version?: string;
-  /** Ids of sources; null: those marked `register: true`, or the only one that can register. */
-  readonly sources: readonly string[] | null;
-  /** Time without renewal until a registry stops using the record. */
-  readonly ttl: number;
-  readonly healthCheck: HealthCheckPolicy | null;
-  /** What a failing check does to the record: it is marked, or taken out until the check passes again. */
-  readonly onUnhealthy: 'unhealthy' | 'remove';
-}
+/** One registration, complete: what the file declares and what a request gives end as the same thing. Durations ms. */
+export type Registration = RegistrationSettings;
 
 /** The parts of a check that a request may give; exactly one of http, tcp and grpc names the kind (none: tcp). */
 export interface HealthCheckRequest {

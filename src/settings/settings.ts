@@ -82,8 +82,10 @@ export interface ServicePolicies {
   entryOf(service: ServiceId): string | null;
 }
 
+/** One instance that this host offers. Durations ms. */
 export interface RegistrationSettings {
   readonly service: ServiceKey;
+  /** Unique within its service on this host; the registry's native id where the registry lets us choose. */
   readonly id: string;
   readonly host: string;
   readonly port: number;
@@ -93,9 +95,10 @@ export interface RegistrationSettings {
   readonly version?: string;
   /** Ids of sources; null: those marked `register: true`, or the only one that can register. */
   readonly sources: readonly string[] | null;
-  /** ms until the registry stops using it without renewal. */
+  /** Time without renewal until a registry stops using the record. */
   readonly ttl: number;
   readonly healthCheck: HealthCheckPolicy | null;
+  /** What a failing check does to the record: it is marked, or taken out until the check passes again. */
   readonly onUnhealthy: 'unhealthy' | 'remove';
 }
 
