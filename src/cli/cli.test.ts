@@ -82,6 +82,22 @@ describe('commands against a running sidecar', () => {
     assert.match(err, /^SERVICE_NOT_FOUND: /);
   });
 
+  it('weir register asks for the check that was named, and says what a failing one does', async () => {
+    const checks = [
+      [['--check-tcp'], 'tcp', 'unhealthy'],
+      [['--check-grpc'], 'grpc', 'unhealthy'],
+      [['--check-grpc', 'game.Lobby', '--on-unhealthy', 'remove'], 'grpc', 'remove'],
+    ] as const;
+    for (const [args, kind, onUnhealthy] of checks) {
+      const { code, err } = await weir('register', 'game/lobby', '10.0.0.5:8000', ...args);
+      assert.equal(code, 0, err);
+      const kept = fake.registrations.upserts.at(-1);
+      assert.deepEqual([kept?.healthCheck?.kind, kept?.onUnhealthy], [kind, onUnhealthy]);
+    }
+    assert.equal(fake.registrations.upserts.at(-1)?.healthCheck?.grpcService, 'game.Lobby');
+    assert.equal((await weir('deregister', 'game/lobby', '10.0.0.5:8000')).code, 0);
+  });
+
   it('weir register and deregister go through the sidecar, id by address', async () => {
     const put = await weir(
       'register',
@@ -220,6 +236,9 @@ describe('the command line', () => {
     ['register', 'a/b', '10.0.0.1:80', '--weight', '-1'],
     ['register', 'a/b', '10.0.0.1:80', '--meta', 'novalue'],
     ['register', 'a/b', '10.0.0.1:80', '--to', ','],
+    ['register', 'a/b', '10.0.0.1:80', '--check-tcp', '--check-http', '/'],
+    ['register', 'a/b', '10.0.0.1:80', '--on-unhealthy', 'remove'],
+    ['register', 'a/b', '10.0.0.1:80', '--check-tcp', '--on-unhealthy', 'drop'],
     ['deregister', 'a/b'],
     ['isolate', 'a/b', 'x'],
     ['migrate', 'plan'],

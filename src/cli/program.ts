@@ -1,6 +1,6 @@
 // Owns the command line: names, arguments, help, exit codes. Bodies are imported when they run, so that `weir --help` is fast.
 // Called by main.ts and by tests.
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { messageOf, WeirError } from '../kernel/errors.ts';
 import { CommandFailure, EXIT_FAILED, EXIT_OK, EXIT_USAGE, type Io } from './io.ts';
 
@@ -138,6 +138,14 @@ function changingCommands(root: Command, io: Io): void {
     .option('--ttl <duration>', '5s..60s, default 15s')
     .option('--protocol <name>', 'http, grpc, …')
     .option('--check-http <path>', 'the sidecar checks it by GET on this path')
+    .option('--check-tcp', 'the sidecar checks that it accepts connections')
+    .option('--check-grpc [service]', 'the sidecar asks grpc.health.v1; default: the server as a whole')
+    .addOption(
+      new Option('--on-unhealthy <what>', 'what a failing check does to the record; default unhealthy').choices([
+        'unhealthy',
+        'remove',
+      ]),
+    )
     .action(async (service, address, options) => {
       const { register } = await import('./register.ts');
       await register(io, service, address, options);

@@ -3,7 +3,7 @@ import { Type } from 'typebox';
 import { hostPort } from '../kernel/address.ts';
 import { addressArgument, listArgument, numberArgument, pairArguments, serviceArgument } from './arguments.ts';
 import { ApiClient, type ApiOptions, apiPath } from './client.ts';
-import type { Io } from './io.ts';
+import { type Io, usageFailure } from './io.ts';
 import { ageText, line, table } from './table.ts';
 
 /** A registration as the API shows it. */
@@ -31,6 +31,10 @@ export interface RegisterOptions extends ApiOptions {
   readonly ttl?: string;
   readonly protocol?: string;
   readonly checkHttp?: string;
+  readonly checkTcp?: boolean;
+  /** A service of grpc.health.v1; true: the server as a whole. */
+  readonly checkGrpc?: string | true;
+  readonly onUnhealthy?: string;
 }
 
 /** Runs the command. */
@@ -45,7 +49,8 @@ export async function register(io: Io, service: string, address: string, options
     ...(options.to === undefined ? {} : { sources: listArgument('--to', options.to) }),
     ...(options.ttl === undefined ? {} : { ttl: options.ttl }),
     ...(options.protocol === undefined ? {} : { protocol: options.protocol }),
-    ...(options.checkHttp === undefined ? {} : { healthCheck: { http: { path: options.checkHttp } } }),
+    ...healthCheck(options),
+    ...(options.onUnhealthy === undefined ? {} : { onUnhealthy: options.onUnhealthy }),
   };
   const id = options.id ?? defaultRegistrationId(host, port);
   const answer = await new ApiClient(options, io).ask(
@@ -74,6 +79,18 @@ export async function register(io: Io, service: string, address: string, options
   );
   const open = Object.entries(answer.targets).filter(([, { state }]) => state !== 'live');
   if (open.length > 0) io.out(line(`not there yet: ${open.map(([source]) => source).join(', ')}; the sidecar keeps trying`));
+}
+
+function healthCheck(options: RegisterOptions): { readonly healthCheck?: object } {
+  const asked = [
+    ...(options.checkHttp === undefined ? [] : [{ http: { path: options.checkHttp } }]),
+    ...(options.checkTcp === true ? [{ tcp: {} }] : []),
+    ...(options.checkGrpc === undefined ? [] : [{ grpc: { service: options.checkGrpc === true ? '' : options.checkGrpc } }]),
+  ];
+  if (asked.length > 1) throw usageFailure('expected one of --check-http, --check-tcp and --check-grpc');
+  if (asked.length === 0 && options.onUnhealthy !== undefined) throw usageFailure('--on-unhealthy: expected a check beside it');
+  const [healthCheck] = asked;
+  return healthCheck === undefined ? {} : { healthCheck };
 }
 
 /** `10.0.0.5-8000`: ids hold no colons. */
