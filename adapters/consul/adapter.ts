@@ -17,7 +17,7 @@ import type { RegistryHealth } from '../../src/model/instance.ts';
 import { nameFault, type ServiceKey } from '../../src/model/service.ts';
 import { type ServiceList, type Snapshot, SourceError, type Unchanged } from '../../src/model/snapshot.ts';
 import { AgentWriter } from './agent-writer.ts';
-import { CatalogWriter } from './catalog-writer.ts';
+import { CatalogWriter, NODE_PREFIX } from './catalog-writer.ts';
 import type { ConsulClient } from './client.ts';
 import { type ConsulConfig, MAX_BLOCKING, MAX_BLOCKING_H2 } from './config.ts';
 import { Firehose } from './firehose.ts';
@@ -25,12 +25,16 @@ import { Guard } from './guard.ts';
 import { History } from './history.ts';
 import type { Line } from './line.ts';
 import { type NamesFeed, namesFeed, peerList } from './names.ts';
+import { missingRights, type Right } from './rights.ts';
 import { holdSlots } from './slots.ts';
 import { ConsulStateStore } from './state-store.ts';
 import { badName, Truth } from './truth.ts';
 import { watchService } from './watch.ts';
 
 const FIELDS = new Set(['weight', 'health', 'isolated', 'protocol', 'version', 'locality', 'metadata'] as const);
+
+/** Of {@link ConsulAdapter.mayWrite}: names that Consul cannot have. */
+const MAX_FAULTS = 5;
 
 export class ConsulAdapter implements Adapter {
   readonly kind = 'consul';
@@ -61,7 +65,7 @@ export class ConsulAdapter implements Adapter {
     this.#guard = new Guard(this.#line, history);
     const { normalWeight, taggedAddress, tagFields, kinds } = config;
     this.#truth = new Truth(this.#line, history, { normalWeight, taggedAddress, tagFields, kinds, dial, count });
-    this.#names = namesFeed(this.#line, this.#guard, history);
+    this.#names = namesFeed(this.#line, this.#guard, history, () => this.#firehose.pulseMs);
     this.#firehose = new Firehose(this.#line, this.#truth, this.#names);
     this.#agent = new AgentWriter(this.#line);
     this.#catalog = new CatalogWriter(this.#line);
@@ -109,8 +113,7 @@ export class ConsulAdapter implements Adapter {
     if (signal.aborted) return;
     const name = this.#nameOf(key);
     const deps = { line: this.#line, guard: this.#guard, truth: this.#truth, firehose: this.#firehose };
-    yield* watchService(deps, name, AbortSignal.any([signal, this.#closing.signal]));
-    if (!signal.aborted) this.#check();
+    yield* watchService(deps, name, signal);
   }
 
   async read(key: ServiceKey, signal: AbortSignal): Promise<Snapshot> {
@@ -139,6 +142,16 @@ export class ConsulAdapter implements Adapter {
     );
   }
 
+  async mayWrite(keys: readonly ServiceKey[], signal: AbortSignal): Promise<readonly SourceError[]> {
+    signal.throwIfAborted();
+    this.#check();
+    const faults = keys.flatMap((key) => this.#faultOf(key) ?? []).slice(0, MAX_FAULTS);
+    if (faults.length > 0) return faults;
+    const services = [...new Set(keys.map(({ name }) => name))].map((segment): Right => ({ resource: 'service', segment }));
+    const nodes = this.#catalog.nodesOf(keys).map((segment): Right => ({ resource: 'node', segment }));
+    return missingRights(this.#line, [...nodes, ...services], signal);
+  }
+
   async setHealth(receipt: WriteReceipt, health: RegistryHealth, signal: AbortSignal): Promise<void> {
     this.#check();
     await (isCatalog(receipt) ? this.#catalog : this.#agent).setHealth(receipt, health, signal);
@@ -163,7 +176,9 @@ export class ConsulAdapter implements Adapter {
 
   async close(): Promise<void> {
     if (this.#closing.signal.aborted) return;
-    this.#closing.abort(new SourceError('lost', 'consul: the source is closed'));
+    const closed = new SourceError('lost', 'consul: the source is closed');
+    this.#closing.abort(closed);
+    this.#guard.close(closed);
     this.#leaveSlots();
     await this.#client.close();
   }
@@ -213,8 +228,9 @@ export class ConsulAdapter implements Adapter {
   }
 }
 
-function isCatalog({ token }: WriteReceipt): boolean {
-  return token === 'catalog';
+/** By its token; a receipt made from what a read shows has none, and the node tells. */
+function isCatalog({ nativeId, token }: WriteReceipt): boolean {
+  return token === undefined ? nativeId.startsWith(NODE_PREFIX) : token === 'catalog';
 }
 
 function sameList(a: ServiceList, b: ServiceList): boolean {

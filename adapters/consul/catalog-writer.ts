@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import type { Fence, RenewResult, Write, WriteMode, WriteReceipt } from '../../src/adapter/contract.ts';
 import { hostPort } from '../../src/kernel/address.ts';
 import type { RegistryHealth } from '../../src/model/instance.ts';
-import { serviceId } from '../../src/model/service.ts';
+import { type ServiceKey, serviceId } from '../../src/model/service.ts';
 import { asSourceError, SourceError } from '../../src/model/snapshot.ts';
 import { idOf, settleAll } from './agent-writer.ts';
 import { segment } from './client.ts';
@@ -17,10 +17,12 @@ import { nativeFields, statusOf } from './native-fields.ts';
 import { type Copy, NodeMemory, type NodeState } from './node-memory.ts';
 import { isStaleIndex, MAX_BYTES, MAX_OPS, opFailure, type TxnOp, transact } from './txn.ts';
 
-const NODE_PREFIX = 'weir-';
+export const NODE_PREFIX = 'weir-';
 const ADDRESS = '127.0.0.1';
 /** Nodes of one owner. */
 const SHARDS = 16;
+/** No service is called that: nothing of the list is sent, and its index is that of the catalog. */
+const NO_SERVICE = 'ID == "weir-none"';
 
 /** One record that is to be written or removed: its place among the answers, its node, its id there. */
 interface Place {
@@ -39,6 +41,9 @@ type Make = (place: Place, state: NodeState) => readonly TxnOp[] | null;
 export class CatalogWriter {
   readonly #line: Line;
   readonly #memory = new NodeMemory();
+  /** Ids below each node, all at one index of the catalog. */
+  #standing: { readonly index: bigint; readonly breaks: number; readonly ids: ReadonlyMap<string, ReadonlySet<string>> } | null =
+    null;
 
   constructor(line: Line) {
     this.#line = line;
@@ -56,16 +61,57 @@ export class CatalogWriter {
     });
   }
 
-  /** Copies have no lease: what can be told is whether they are still there. */
+  /**
+   * Copies have no lease: what can be told is whether they are still there. Their nodes are read again only when the catalog has
+   * changed since: its index comes with one small read.
+   */
   async renew(receipts: readonly WriteReceipt[], signal: AbortSignal): Promise<readonly RenewResult[]> {
+    const nodes = [...new Set(receipts.map(({ nativeId }) => nodeIn(nativeId)))];
+    const standing = (await this.#stillStanding(nodes, signal)) ? this.#standing : null;
     const ids = new Map<string, Promise<ReadonlySet<string>>>();
-    return settleAll(receipts, signal, async ({ nativeId }): Promise<RenewResult> => {
+    const indexes = new Set<bigint | null>();
+    const { breaks } = this.#line.client;
+    const read = async (node: string): Promise<ReadonlySet<string>> => {
+      const { services, index } = await this.#services(node, signal);
+      indexes.add(index);
+      return new Set(services.map(({ id }) => id));
+    };
+    const results = await settleAll(receipts, signal, async ({ nativeId }): Promise<RenewResult> => {
       const node = nodeIn(nativeId);
-      const found = ids.get(node) ?? this.#services(node, signal).then(({ services }) => new Set(services.map(({ id }) => id)));
+      const found = ids.get(node) ?? Promise.resolve(standing?.ids.get(node) ?? read(node));
       ids.set(node, found);
       const there = (await found).has(idOf(nativeId));
       return there ? { kind: 'renewed', leaseMs: Number.POSITIVE_INFINITY } : { kind: 'forgotten' };
     });
+    if (standing !== null) return results;
+    const [index] = indexes;
+    // Of one moment only when all say the same.
+    const whole =
+      indexes.size === 1 && index !== undefined && index !== null && !results.some((one) => one instanceof SourceError);
+    this.#standing = null;
+    if (!whole) return results;
+    const known = new Map<string, ReadonlySet<string>>();
+    for (const [node, found] of ids) known.set(node, await found);
+    this.#standing = { index, breaks, ids: known };
+    return results;
+  }
+
+  async #stillStanding(nodes: readonly string[], signal: AbortSignal): Promise<boolean> {
+    const { client } = this.#line;
+    const standing = this.#standing;
+    const [first] = nodes;
+    if (standing === null || first === undefined || standing.breaks !== client.breaks) return false;
+    if (nodes.some((node) => !standing.ids.has(node))) return false;
+    const query = { ...scope(this.#line), consistent: '', filter: NO_SERVICE };
+    const { headers } = await client.get(nodePath(first), query, signal, 'control');
+    // The answer may have come over a new connection, from other data.
+    return standing.breaks === client.breaks && headers.index === standing.index && !headers.filtered;
+  }
+
+  /** Nodes on which copies of these services would stand, as far as that is known before they are made; else what their names begin with. */
+  nodesOf(keys: readonly ServiceKey[]): readonly string[] {
+    const { owner } = this.#line.config;
+    return owner === null ? [NODE_PREFIX] : [...new Set(keys.map((key) => nodeName(owner, key)))];
   }
 
   async setHealth({ nativeId }: WriteReceipt, health: RegistryHealth, signal: AbortSignal): Promise<void> {
@@ -265,21 +311,8 @@ export class CatalogWriter {
     return { ...(namespace === null ? {} : { Namespace: namespace }), ...(partition === null ? {} : { Partition: partition }) };
   }
 
-  /**
-   * Nodes of the owner (the configured one, else the migration): {@link SHARDS} of them, by the service. For every record that changes
-   * Consul looks at every check of its node, so that one node for all would cost it by the square of the copies.
-   */
   #nodeOf({ key, instance }: Write): string {
-    const owner = this.#line.config.owner ?? instance.metadata.get('weir-migration') ?? 'fleet';
-    const label = owner
-      .toLowerCase()
-      .replace(/[^a-z0-9-]+/g, '-')
-      .replace(/^-+|-+$/g, '');
-    // Labels that were made equal, or shorter, are told apart by a digest.
-    const exact = label === owner && label.length <= 54;
-    const suffix = exact ? '' : `-${createHash('sha256').update(owner).digest('hex').slice(0, 8)}`;
-    const shard = (createHash('sha256').update(serviceId(key)).digest()[0] ?? 0) % SHARDS;
-    return `${NODE_PREFIX}${label.slice(0, 48)}${suffix}-${shard}`;
+    return nodeName(this.#line.config.owner ?? instance.metadata.get('weir-migration') ?? 'fleet', key);
   }
 
   /** The node as it is, kept in memory. */
@@ -305,15 +338,38 @@ export class CatalogWriter {
     return state;
   }
 
-  async #services(node: string, signal: AbortSignal): Promise<{ known: boolean; services: readonly NativeService[] }> {
+  async #services(
+    node: string,
+    signal: AbortSignal,
+  ): Promise<{ known: boolean; services: readonly NativeService[]; index: bigint | null }> {
     const { client } = this.#line;
-    const path = `/v1/catalog/node-services/${segment(node)}`;
+    const path = nodePath(node);
     const answer = await client.get(path, { ...scope(this.#line), consistent: '' }, signal, 'control');
     const found = decodeNodeServices(answer.body);
     if (found === null) throw malformed(client.origin, path, 'no list of services');
     if (answer.headers.filtered) throw filtered(client.origin);
-    return found;
+    return { ...found, index: answer.headers.index };
   }
+}
+
+function nodePath(node: string): string {
+  return `/v1/catalog/node-services/${segment(node)}`;
+}
+
+/**
+ * Nodes of an owner (the configured one, else the migration): {@link SHARDS} of them, by the service. For every record that changes
+ * Consul looks at every check of its node, so that one node for all would cost it by the square of the copies.
+ */
+function nodeName(owner: string, key: ServiceKey): string {
+  const label = owner
+    .toLowerCase()
+    .replace(/[^a-z0-9-]+/g, '-')
+    .replace(/^-+|-+$/g, '');
+  // Labels that were made equal, or shorter, are told apart by a digest.
+  const exact = label === owner && label.length <= 54;
+  const suffix = exact ? '' : `-${createHash('sha256').update(owner).digest('hex').slice(0, 8)}`;
+  const shard = (createHash('sha256').update(serviceId(key)).digest()[0] ?? 0) % SHARDS;
+  return `${NODE_PREFIX}${label.slice(0, 48)}${suffix}-${shard}`;
 }
 
 const NOWHERE = { node: '', id: '' };

@@ -1,5 +1,6 @@
 // Owns calls to one Consul agent: lanes, deadlines, limits, what the headers say. How bytes travel is http1.ts and http2.ts.
 // Called by everything in this folder that talks to Consul; must never retry, queue without bound, or follow a redirect.
+import { hash } from 'node:crypto';
 import type { SourceOptions } from '../../src/adapter/contract.ts';
 import { Gate } from '../../src/adapter/gate.ts';
 import type { Clock } from '../../src/kernel/clock.ts';
@@ -13,7 +14,7 @@ import { type Lane, MAX_BODY, type RawHeaders, type Transport, tlsMaterial, tooL
 
 const MAX_HEADERS = 100;
 /** Reads that do not block, and (apart, so that a sweep cannot hold them up) writes, locks and the guard call. */
-const READ_CONNECTIONS = 6;
+const READ_CONNECTIONS = 5;
 const CONTROL_CONNECTIONS = 4;
 
 /** Query parameters; a null value is left out, '' makes a bare flag. */
@@ -34,8 +35,10 @@ export interface AnswerHeaders {
 
 export interface Answer {
   readonly headers: AnswerHeaders;
-  /** Decoded JSON; null for an empty body. */
+  /** Decoded JSON, made when it is asked for; null for an empty body. Throws SourceError `malformed`. */
   readonly body: unknown;
+  /** The same as long as the body's bytes are: who knows what they say need not decode them again. */
+  readonly digest: string;
 }
 
 interface RawAnswer {
@@ -102,15 +105,28 @@ export class ConsulClient {
     return this.#json(lane, path, query, deadlineMs, signal);
   }
 
+  /**
+   * The index that each of these paths has now, by reads whose bodies are thrown away; null where the answer was another than 200, or
+   * had none. Rejects like `get`, when any of them got no answer.
+   */
+  indexes(paths: readonly string[], query: Query, signal: AbortSignal): Promise<readonly (bigint | null)[]> {
+    const text = queryText(query);
+    return this.#within(this.#timeout, signal, async (until) => {
+      const asked = { paths: paths.map((path) => path + text), headers: this.#headers, signal: until };
+      const heads = await this.#transport.heads(asked);
+      return heads.map(({ status, headers }) => (status === 200 ? indexIn(headers) : null));
+    });
+  }
+
   /** A blocking query with the deadline of the whole call, ms. */
   block(path: string, query: Query, deadlineMs: number, signal: AbortSignal): Promise<Answer> {
     return this.#json('watch', path, query, deadlineMs, signal);
   }
 
   /** A write: the text of the answer (agent calls have an empty one). Rejects like `get`. */
-  async put(path: string, query: Query, body: unknown, signal: AbortSignal): Promise<string> {
+  async put(path: string, query: Query, body: unknown, signal: AbortSignal, method: 'PUT' | 'POST' = 'PUT'): Promise<string> {
     const sent = typeof body === 'string' ? body : body === undefined ? '' : JSON.stringify(body);
-    const { status, bytes: answered, fromConsul } = await this.#call('control', 'PUT', path, query, sent, this.#timeout, signal);
+    const { status, bytes: answered, fromConsul } = await this.#call('control', method, path, query, sent, this.#timeout, signal);
     const text = answered.toString('utf8');
     if (status !== 200) throw statusFailure(this.origin, path, status, text, { fromConsul });
     return text;
@@ -127,21 +143,30 @@ export class ConsulClient {
     // A key that does not exist yet: an answer with an index, on which one can wait.
     const noKey = status === 404 && path.startsWith('/v1/kv/') && bytes.byteLength === 0 && headers.index !== null;
     if (status !== 200 && !noKey) throw statusFailure(this.origin, path, status, bytes.toString('utf8'), { fromConsul });
-    if (bytes.byteLength === 0) return { headers, body: null };
-    const parsed = parseJson(bytes, { maxBytes: MAX_BODY });
-    if (!parsed.ok) throw malformed(this.origin, path, `something else than JSON (${parsed.faults[0]?.expected ?? ''})`);
-    return { headers, body: parsed.value };
+    return new JsonAnswer(this.origin, path, headers, bytes);
   }
 
-  async #call(
+  #call(
     lane: Lane,
-    method: 'GET' | 'PUT',
+    method: 'GET' | 'PUT' | 'POST',
     path: string,
     query: Query,
     body: string | null,
     deadlineMs: number,
     outer: AbortSignal,
   ): Promise<RawAnswer> {
+    return this.#within(deadlineMs, outer, async (signal) => {
+      const leave = await this.#gates[lane].enter(signal);
+      try {
+        return await this.#exchange(lane, method, path + queryText(query), body, signal);
+      } finally {
+        leave();
+      }
+    });
+  }
+
+  /** Waiting for a turn counts, too: a full lane is a slow registry. */
+  async #within<T>(deadlineMs: number, outer: AbortSignal, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
     outer.throwIfAborted();
     this.#closing.signal.throwIfAborted();
     const over = new AbortController();
@@ -149,26 +174,28 @@ export class ConsulClient {
     const onClose = (): void => over.abort(this.#closing.signal.reason);
     outer.addEventListener('abort', onOuter, { once: true });
     this.#closing.signal.addEventListener('abort', onClose, { once: true });
-    // Waiting for a turn counts, too: a full lane is a slow registry.
     const timer = this.#clock.setTimer(deadlineMs, () =>
       over.abort(new SourceError('lost', `consul ${this.origin}: no whole answer within ${Math.round(deadlineMs)} ms`)),
     );
-    let leave = (): void => {};
     try {
-      leave = await this.#gates[lane].enter(over.signal);
-      return await this.#exchange(lane, method, path + queryText(query), body, over.signal);
+      return await run(over.signal);
     } catch (thrown) {
       if (over.signal.aborted) throw over.signal.reason;
       throw transportFailure(this.origin, thrown);
     } finally {
-      leave();
       timer.cancel();
       outer.removeEventListener('abort', onOuter);
       this.#closing.signal.removeEventListener('abort', onClose);
     }
   }
 
-  async #exchange(lane: Lane, method: 'GET' | 'PUT', path: string, body: string | null, signal: AbortSignal): Promise<RawAnswer> {
+  async #exchange(
+    lane: Lane,
+    method: 'GET' | 'PUT' | 'POST',
+    path: string,
+    body: string | null,
+    signal: AbortSignal,
+  ): Promise<RawAnswer> {
     const headers = body === null ? this.#headers : { ...this.#headers, 'content-type': 'application/json' };
     const answer = await this.#transport.request(lane, { path, method, headers, body, signal });
     try {
@@ -183,6 +210,37 @@ export class ConsulClient {
       answer.abandon();
       throw thrown;
     }
+  }
+}
+
+class JsonAnswer implements Answer {
+  readonly headers: AnswerHeaders;
+  readonly #origin: string;
+  readonly #path: string;
+  readonly #bytes: Buffer;
+  #parsed: { readonly value: unknown } | null = null;
+
+  constructor(origin: string, path: string, headers: AnswerHeaders, bytes: Buffer) {
+    this.#origin = origin;
+    this.#path = path;
+    this.headers = headers;
+    this.#bytes = bytes;
+  }
+
+  get body(): unknown {
+    this.#parsed ??= { value: this.#parse() };
+    return this.#parsed.value;
+  }
+
+  get digest(): string {
+    return hash('sha1', this.#bytes, 'base64');
+  }
+
+  #parse(): unknown {
+    if (this.#bytes.byteLength === 0) return null;
+    const parsed = parseJson(this.#bytes, { maxBytes: MAX_BODY });
+    if (parsed.ok) return parsed.value;
+    throw malformed(this.#origin, this.#path, `something else than JSON (${parsed.faults[0]?.expected ?? ''})`);
   }
 }
 
@@ -202,12 +260,16 @@ function header(headers: RawHeaders, name: string): string | null {
   return typeof value === 'string' ? value : null;
 }
 
-function answerHeaders(raw: RawHeaders): AnswerHeaders {
+function indexIn(raw: RawHeaders): bigint | null {
   const index = header(raw, 'x-consul-index');
+  return index !== null && /^\d{1,20}$/.test(index) ? BigInt(index) : null;
+}
+
+function answerHeaders(raw: RawHeaders): AnswerHeaders {
   const leader = header(raw, 'x-consul-knownleader');
   const contact = header(raw, 'x-consul-lastcontact');
   return {
-    index: index !== null && /^\d{1,20}$/.test(index) ? BigInt(index) : null,
+    index: indexIn(raw),
     backend: header(raw, 'x-consul-query-backend') === 'streaming' ? 'streaming' : 'blocking-query',
     // A server too old to say is not to be taken for one without a leader.
     knownLeader: leader !== 'false',

@@ -76,7 +76,7 @@ function kvFault(op: Body, kv: FakeKv): string | null {
     const held = before?.session ?? '';
     return held === wanted ? null : `failed session check for key "${name}", current session "${held}" != "${wanted}"`;
   }
-  if ((before?.modify ?? 0) === Number(op['Index'] ?? 0)) return null;
+  if (op['Verb'] === 'delete' || (before?.modify ?? 0) === Number(op['Index'] ?? 0)) return null;
   return `failed to ${op['Verb'] === 'cas' ? 'set' : 'delete'} key "${name}", index is stale`;
 }
 
@@ -104,7 +104,7 @@ function apply(op: Body, store: FakeStore, kv: FakeKv): unknown {
   }
   const key = inner(op, 'KV');
   const name = String(key['Key']);
-  if (key['Verb'] === 'delete-cas') {
+  if (key['Verb'] === 'delete-cas' || key['Verb'] === 'delete') {
     kv.delete(name);
     return { KV: { Key: name } };
   }

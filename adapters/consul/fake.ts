@@ -155,6 +155,7 @@ export class FakeConsul {
       }
       const body = Buffer.concat(chunks).toString('utf8');
       if (method === 'GET') await this.#get(request, response, path, query, rights, typeof token === 'string');
+      else if (path === '/v1/internal/acl/authorize') this.#authorize(response, method, body, rights);
       else this.#put(response, path, query, body, rights);
     } catch {
       response.destroy();
@@ -267,7 +268,10 @@ export class FakeConsul {
     }
     if (area === 'health' && what === 'service' && name !== '') {
       return (streaming) => {
-        const all = store.servicesNamed(name);
+        const tag = query.get('tag');
+        const has = ({ body }: FakeService): boolean =>
+          tag === null || (Array.isArray(body['Tags']) && body['Tags'].includes(tag));
+        const all = store.servicesNamed(name).filter(has);
         const seen = all.filter((service) => rights(service.name) && rights('*node'));
         const body = seen.map((service) => this.#entry(service));
         if (!streaming) return plain(store.plainIndex(name), body, seen.length < all.length);
@@ -275,10 +279,12 @@ export class FakeConsul {
       };
     }
     if (area === 'health' && what === 'state' && name === 'any') {
+      const wanted = /^CheckID == "([^"]*)"$/.exec(query.get('filter') ?? '')?.[1];
+      const fits = ({ id }: FakeCheck): boolean => wanted === undefined || id === wanted;
       return () =>
         plain(
           store.checksIndex,
-          [...store.checks.values()].map((check) => this.#check(check)),
+          [...store.checks.values()].filter(fits).map((check) => this.#check(check)),
           false,
         );
     }
@@ -362,6 +368,17 @@ export class FakeConsul {
     };
   }
 
+  /** Which of the asked rights a token has. A writer's are asked for as `*service:write web`. */
+  #authorize(response: ServerResponse, method: string, text: string, rights: (what: string) => boolean): void {
+    if (method !== 'POST') return this.#text(response, 405, `method ${method} not allowed`);
+    if (this.acl === null) return this.#text(response, 401, 'ACL support disabled');
+    const asked: unknown = JSON.parse(text);
+    const list = Array.isArray(asked) ? asked.filter(isRecord) : [];
+    if (list.length > 64) return this.#text(response, 400, 'Refusing to process more than 64 authorizations at once');
+    const answers = list.map((one) => ({ ...one, Allow: rights(`*${one['Resource']}:${one['Access']} ${one['Segment']}`) }));
+    this.#json(response, answers, {});
+  }
+
   // Writes.
 
   #put(response: ServerResponse, path: string, query: Query, text: string, rights: (service: string) => boolean): void {
@@ -396,6 +413,14 @@ export class FakeConsul {
       return this.#text(response, 200, 'true');
     }
     if (area === 'txn') {
+      const denied = (Array.isArray(body) ? body : []).flatMap((op, at) => {
+        const service: unknown = isRecord(op) && isRecord(op['Service']) ? op['Service']['Service'] : null;
+        const name = isRecord(service) ? String(service['Service']) : '';
+        if (name === '' || rights(`*service:write ${name}`)) return [];
+        const what = `Permission denied: token with AccessorID 'fake' lacks permission 'service:write' on "${name}"`;
+        return [{ OpIndex: at, What: what }];
+      });
+      if (denied.length > 0) return this.#json(response, { Results: null, Errors: denied }, {}, 409);
       const { status, answer } = applyTxn(Array.isArray(body) ? body : [], this.store, this.kv);
       if (status === 413) return this.#text(response, 413, String(answer));
       return this.#json(response, answer, {}, status);

@@ -12,8 +12,8 @@ const DEADLINE_MS = 5_000;
 export class Guard {
   readonly #line: Line;
   readonly #history: History;
-  #members = 0;
-  #alarm = new AbortController();
+  readonly #members = new Set<AbortController>();
+  #closed: SourceError | null = null;
   #stop: AbortController | null = null;
 
   constructor(line: Line, history: History) {
@@ -21,18 +21,29 @@ export class Guard {
     this.#history = history;
   }
 
-  /** From now on the signal aborts, with a SourceError as its reason, when the servers are lost. */
-  join(): { readonly signal: AbortSignal; leave(): void } {
-    if (this.#members++ === 0) this.#start();
-    let joined = true;
+  /** The signal aborts with `outer`, and, with a SourceError as its reason, when the servers are lost or the source is closed. */
+  join(outer: AbortSignal): { readonly signal: AbortSignal; leave(): void } {
+    const member = new AbortController();
+    if (this.#closed !== null) member.abort(this.#closed);
+    // One controller and one listener for each watch: thousands of them live long.
+    const onOuter = (): void => member.abort(outer.reason);
+    if (outer.aborted) onOuter();
+    else outer.addEventListener('abort', onOuter, { once: true });
+    this.#members.add(member);
+    if (this.#members.size === 1) this.#start();
     return {
-      signal: this.#alarm.signal,
+      signal: member.signal,
       leave: () => {
-        if (!joined) return;
-        joined = false;
-        if (--this.#members === 0) this.#stop?.abort();
+        outer.removeEventListener('abort', onOuter);
+        if (this.#members.delete(member) && this.#members.size === 0) this.#stop?.abort();
       },
     };
+  }
+
+  /** Ends all who joined, and who will. */
+  close(reason: SourceError): void {
+    this.#closed = reason;
+    this.#raise(reason);
   }
 
   #start(): void {
@@ -62,8 +73,7 @@ export class Guard {
   }
 
   #raise(error: SourceError): void {
-    const alarm = this.#alarm;
-    this.#alarm = new AbortController();
-    alarm.abort(error);
+    // Who joins again at once is not told of the same loss.
+    for (const member of [...this.#members]) member.abort(error);
   }
 }

@@ -1,18 +1,25 @@
-// Owns HTTP/1.1 to an agent: one request per connection at a time, connections by lane. The only file that touches undici, and it
-// loads it at the first request. Called by client.ts; must never retry or follow a redirect.
-import type { Agent, buildConnector } from 'undici';
+// Owns HTTP/1.1 to an agent: one request per connection at a time, connections by lane, and one more where many small reads go behind
+// each other without waiting. The only file that touches undici, and it loads it at the first request. Called by client.ts; must never retry or follow a redirect.
+import type { Agent, buildConnector, Dispatcher } from 'undici';
+import { raceAbort } from '../../src/kernel/cancel.ts';
 import { MAX_BLOCKING } from './config.ts';
 import {
   CONNECT_MS,
+  type HeadsRequest,
   type Lane,
   MAX_BODY,
   type TlsMaterial,
   type Transport,
   type WireAnswer,
+  type WireHead,
   type WireRequest,
 } from './transport.ts';
 
 type Undici = typeof import('undici');
+type Line = Lane | 'heads';
+
+/** Requests on their way on the one connection of `heads`: enough that the agent always has the next one. */
+const PIPELINE = 64;
 type Material = () => Promise<TlsMaterial>;
 
 export interface Http1Options {
@@ -27,7 +34,7 @@ export interface Http1Options {
 
 export class Http1 implements Transport {
   readonly #options: Http1Options;
-  #agents: Promise<Readonly<Record<Lane, Agent>>> | null = null;
+  #agents: Promise<Readonly<Record<Line, Agent>>> | null = null;
   #closed = false;
   #breaks = 0;
 
@@ -56,30 +63,71 @@ export class Http1 implements Transport {
     };
   }
 
+  async heads({ paths, headers, signal }: HeadsRequest): Promise<readonly WireHead[]> {
+    this.#agents ??= this.#load();
+    const { heads: agent } = await this.#agents;
+    signal.throwIfAborted();
+    const { origin } = this.#options;
+    const under = new Set<Dispatcher.DispatchController>();
+    const onAbort = (): void => {
+      for (const controller of [...under]) controller.abort(new Error('the reads were given up'));
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    const one = (path: string): Promise<WireHead> =>
+      new Promise((resolve, reject) => {
+        let head: WireHead = { status: 0, headers: {} };
+        agent.dispatch(
+          { origin, path, method: 'GET', headers, idempotent: true, blocking: false },
+          {
+            onRequestStart: (controller) => void under.add(controller),
+            onResponseStart(_controller, status, fields) {
+              head = { status, headers: fields };
+            },
+            // Nobody needs the body.
+            onResponseData: () => {},
+            onResponseEnd(controller) {
+              under.delete(controller);
+              resolve(head);
+            },
+            onResponseError(controller, error) {
+              under.delete(controller);
+              reject(error);
+            },
+          },
+        );
+      });
+    try {
+      return await raceAbort(Promise.all(paths.map(one)), signal);
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     const agents = await this.#agents;
     await Promise.all(Object.values(agents ?? {}).map((agent) => agent.destroy()));
   }
 
-  async #load(): Promise<Readonly<Record<Lane, Agent>>> {
+  async #load(): Promise<Readonly<Record<Line, Agent>>> {
     const undici = await import('undici');
     const agents = {
       watch: this.#agent(undici, 'watch'),
       read: this.#agent(undici, 'read'),
       control: this.#agent(undici, 'control'),
+      heads: this.#agent(undici, 'heads'),
     };
     if (this.#closed) await Promise.all(Object.values(agents).map((agent) => agent.destroy()));
     return agents;
   }
 
-  #agent({ Agent, buildConnector }: Undici, lane: Lane): Agent {
+  #agent({ Agent, buildConnector }: Undici, lane: Line): Agent {
     const { connections, backstopMs, tls } = this.#options;
     const backstop = lane === 'watch' ? 0 : backstopMs;
     const made = new Agent({
       connect: tls === null ? { timeout: CONNECT_MS } : connector(buildConnector, tls),
-      connections: Math.min(MAX_BLOCKING, connections[lane]),
-      pipelining: 1,
+      connections: lane === 'heads' ? 1 : Math.min(MAX_BLOCKING, connections[lane]),
+      pipelining: lane === 'heads' ? PIPELINE : 1,
       allowH2: false,
       keepAliveTimeout: 4_000,
       keepAliveTimeoutThreshold: 2_000,

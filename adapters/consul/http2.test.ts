@@ -11,7 +11,7 @@ import { eventually } from '../../test/support/eventually.ts';
 import { FakeClock } from '../../test/support/fake-clock.ts';
 import { startFaultProxy } from '../../test/support/fault-proxy.ts';
 import { Http2 } from './http2.ts';
-import type { Lane, Transport, WireAnswer, WireRequest } from './transport.ts';
+import type { HeadsRequest, Lane, Transport, WireAnswer, WireHead, WireRequest } from './transport.ts';
 
 /** Self-signed for 127.0.0.1, made for this test, of no other use. */
 const KEY = `-----BEGIN PRIVATE KEY-----
@@ -51,6 +51,10 @@ class Refused implements Transport {
   async request(_lane: Lane, { path }: WireRequest): Promise<WireAnswer> {
     this.asked.push(path);
     throw new Error('the fallback was asked');
+  }
+  async heads({ paths }: HeadsRequest): Promise<readonly WireHead[]> {
+    this.asked.push(...paths);
+    return paths.map(() => ({ status: 200, headers: { 'x-consul-index': '7' } }));
   }
   async close(): Promise<void> {}
 }
@@ -128,6 +132,14 @@ describe('HTTP/2 to an agent', () => {
       assert.equal((await Promise.all((await Promise.all(all)).map(textOf))).filter((text) => text === '[]').length, 500);
       await ask('watch', '/now');
       assert.equal(proxy.open, 4, 'what is free is used again');
+    }));
+
+  it('heads of many paths come in their order over the connection of what does not block', () =>
+    rig(async ({ transport, proxy }) => {
+      const paths = Array.from({ length: 80 }, () => '/now');
+      const heads = await transport.heads({ paths, headers: {}, signal: new AbortController().signal });
+      assert.equal(heads.filter(({ status, headers }) => status === 200 && headers['x-consul-index'] === '7').length, 80);
+      assert.equal(proxy.open, 1);
     }));
 
   it('a server that allows fewer streams gets no more of them', () =>

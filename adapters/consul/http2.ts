@@ -8,17 +8,21 @@ import { raceAbort } from '../../src/kernel/cancel.ts';
 import type { Clock } from '../../src/kernel/clock.ts';
 import {
   CONNECT_MS,
+  type HeadsRequest,
   type Lane,
   MAX_BODY,
   type TlsMaterial,
   type Transport,
   tooLarge,
   type WireAnswer,
+  type WireHead,
   type WireRequest,
 } from './transport.ts';
 
 /** Below the 250 streams that an agent allows on a connection. */
 const STREAMS = 200;
+/** Of {@link Http2.heads}: no more of them on their way at once. */
+const HEADS_AT_ONCE = 32;
 /** How long the other side may take to answer a ping, ms. */
 const PING_MS = 5_000;
 const STREAM_WINDOW = 1024 * 1024;
@@ -78,6 +82,22 @@ export class Http2 implements Transport {
       if (!(await raceAbort(opening, request.signal))) this.#plain = true;
     }
     return this.#options.fallback.request(lane, request);
+  }
+
+  async heads(request: HeadsRequest): Promise<readonly WireHead[]> {
+    const { paths, headers, signal } = request;
+    const found: WireHead[] = [];
+    let next = 0;
+    const worker = async (): Promise<void> => {
+      for (let at = next++; at < paths.length && !this.#plain; at = next++) {
+        const answer = await this.request('read', { method: 'GET', path: paths[at] ?? '', headers, body: null, signal });
+        for await (const _ of answer.body);
+        found[at] = { status: answer.status, headers: answer.headers };
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(HEADS_AT_ONCE, paths.length) }, worker));
+    // What speaks HTTP/1.1 only is asked as such, from the beginning.
+    return this.#plain ? this.#options.fallback.heads(request) : found;
   }
 
   async close(): Promise<void> {

@@ -31,8 +31,6 @@ export interface MappedList {
   /** Sorted by id. */
   readonly instances: readonly Instance[];
   readonly rejected: readonly RejectedRecord[];
-  /** Names of the nodes that the instances stand on. */
-  readonly nodes: ReadonlySet<string>;
   /** Differs when anything of the list that we show differs. */
   readonly digest: string;
 }
@@ -72,7 +70,6 @@ export function mapList(body: unknown, name: string, options: MappingOptions): M
   if (!Array.isArray(body)) return null;
   const byId = new Map<string, Instance>();
   const rejected: RejectedRecord[] = [];
-  const nodes = new Set<string>();
   const reject = (nativeId: string, reason: string): void => {
     options.count('instances.rejected');
     rejected.push({ nativeId: safeText(nativeId, 200), reason: safeText(reason, 200) });
@@ -84,7 +81,6 @@ export function mapList(body: unknown, name: string, options: MappingOptions): M
       continue;
     }
     if (entry.service.name !== name) continue;
-    nodes.add(entry.node);
     if (entry.service.kind !== '' && !options.kinds.has(entry.service.kind)) {
       options.count('kind.skipped');
       continue;
@@ -98,7 +94,7 @@ export function mapList(body: unknown, name: string, options: MappingOptions): M
     }
   }
   const instances = [...byId.values()].sort((a, b) => compareText(a.id, b.id));
-  return { instances, rejected, nodes, digest: digestOf(instances, rejected) };
+  return { instances, rejected, digest: digestOf(instances, rejected) };
 }
 
 /** The digest of what is shown; never of the bytes, which an agent may print prettily or in another order. */

@@ -12,22 +12,24 @@ import { decodeNames } from './native.ts';
 import { BlockingQuery } from './query.ts';
 import { badName, keyOf, PartialList } from './truth.ts';
 
-/** Its index moves with every change of any service: no more than one request in this time. */
+/** Its index moves with every change of any service: for the names alone no more than one request in this time. */
 const MIN_GAP_MS = 5_000;
 const PATH = '/v1/catalog/services';
 
 /** One answer; it comes also when the names are the same, since some service changed then. */
 export interface NamesItem {
   readonly list: ServiceList;
-  readonly changed: boolean;
+  /** Of the list: moves with every change of any service. */
+  readonly index: bigint | null;
 }
 
 export type NamesFeed = Feed<NamesItem>;
 
-export function namesFeed(line: Line, guard: Guard, history: History): NamesFeed {
+/** `pulse`: how far apart requests are while somebody lives by their pace, ms. */
+export function namesFeed(line: Line, guard: Guard, history: History, pulse: () => number | null): NamesFeed {
   // Over losses of the query, too: what comes back may be older.
   const last: Last = { index: 0n, history: history.number };
-  return new Feed((signal) => names(line, guard, history, last, signal));
+  return new Feed((signal) => names(line, guard, history, last, pulse, signal));
 }
 
 /** The last index of the list, and the number of the history to which it belongs. */
@@ -41,12 +43,13 @@ async function* names(
   guard: Guard,
   history: History,
   last: Last,
+  pulse: () => number | null,
   signal: AbortSignal,
 ): AsyncGenerator<NamesItem, void, void> {
-  const query = new BlockingQuery(line, PATH, {}, { streamable: false, minGapMs: MIN_GAP_MS });
+  const query = new BlockingQuery(line, PATH, {}, { streamable: false, minGapMs: MIN_GAP_MS, pulse });
   const slot = line.slots.take();
-  const member = guard.join();
-  const until = AbortSignal.any([signal, member.signal]);
+  const member = guard.join(signal);
+  const until = member.signal;
   let before = '';
   try {
     for (;;) {
@@ -61,8 +64,8 @@ async function* names(
       const list = listOf(found, answer.headers.filtered, line);
       const digest = JSON.stringify([list.complete, ...list.keys.map(({ name }) => name)]);
       query.returned(digest !== before);
-      yield { list, changed: digest !== before };
       before = digest;
+      yield { list, index: answer.headers.index };
     }
   } finally {
     member.leave();

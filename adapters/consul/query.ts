@@ -11,6 +11,8 @@ export interface QueryTraits {
   readonly streamable: boolean;
   /** At least this long between two blocking requests, ms. */
   readonly minGapMs: number;
+  /** While it says a time, two requests are this far apart and the bucket does not count: who says it bounds the pace, ms. */
+  readonly pulse?: () => number | null;
 }
 
 export class BlockingQuery {
@@ -23,6 +25,7 @@ export class BlockingQuery {
   #zeros = 0;
   #freshIndexOne = false;
   #blockedAt = Number.NEGATIVE_INFINITY;
+  #askedAt = Number.NEGATIVE_INFINITY;
   #heldUntil = 0;
   #held: Promise<void> = Promise.resolve();
   #answered = false;
@@ -88,8 +91,9 @@ export class BlockingQuery {
     const { clock, quirks } = this.#line;
     const now = clock.now();
     // The change from the plain to the blocking backend is one step of two requests.
-    let pause = this.#freshIndexOne ? 0 : this.#bucket.take(now);
-    if (this.#cursor.index !== null) pause = Math.max(pause, this.#blockedAt + this.#traits.minGapMs - now);
+    const pulse = this.#traits.pulse?.() ?? null;
+    let pause = pulse !== null ? Math.max(0, this.#askedAt + pulse - now) : this.#freshIndexOne ? 0 : this.#bucket.take(now);
+    if (pulse === null && this.#cursor.index !== null) pause = Math.max(pause, this.#blockedAt + this.#traits.minGapMs - now);
     if ((this.#answered && quirks.headerless > 0) || this.#zeros > 1) pause = Math.max(pause, HEADERLESS_POLL_MS);
     if (pause > 0) await clock.sleep(pause, signal);
     signal.throwIfAborted();
@@ -99,6 +103,7 @@ export class BlockingQuery {
     const { client, clock, random } = this.#line;
     const query = { ...reading(this.#line), ...this.#query };
     const cursor = this.#cursor;
+    this.#askedAt = clock.now();
     if (cursor.index === null) return client.get(this.#path, query, signal);
     this.#blockedAt = clock.now();
     const wait = cursor.index === 1n ? FIRST_WAIT_MS : waitMs(random);

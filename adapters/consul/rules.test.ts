@@ -262,6 +262,134 @@ describe('how often is asked', () => {
     ));
 });
 
+describe('many services with few queries of their own', () => {
+  const few = { config: { maxWatches: 1 } };
+  const names = Array.from({ length: 60 }, (_, n) => `svc-${n}`);
+  const lists = (r: Rig): number => names.reduce((sum, name) => sum + plain(r, name).length, 0);
+  /** Whole lists of a service that were read; a read of its index alone names a tag. */
+  const plain = ({ fake }: Rig, name: string) =>
+    fake.asked(`/v1/health/service/${name}`).filter(({ path, query }) => path.endsWith(`/${name}`) && !query.has('tag'));
+
+  async function settled(r: Rig): Promise<ReturnType<typeof follow>[]> {
+    for (const name of names) await r.raw.register(name, sampleInstance(1));
+    const all = names.map((name) => follow(r, name));
+    await r.until('all', () => all.every((one) => one.sizes().at(-1) === 1), 120_000);
+    await r.pass(10_000);
+    return all;
+  }
+  const weight = (r: Rig, name: string, to: number): void => {
+    const service = r.fake.store.servicesNamed(name)[0] ?? assert.fail(name);
+    r.fake.store.setService(service.node, { ...service.body, Weights: { Passing: to, Warning: to } });
+  };
+  const weightOf = (one: ReturnType<typeof follow> | undefined): number | undefined => {
+    const item = one?.items.findLast((item) => item.kind === 'present');
+    return item?.kind === 'present' ? item.instances[0]?.weight : undefined;
+  };
+
+  it('changed fields, which no check shows, are heard within a second, each by one read of its service alone', () =>
+    rig(async (r) => {
+      const all = await settled(r);
+      const before = lists(r);
+      for (let n = 1; n <= 40; n++) {
+        weight(r, `svc-${n}`, 7);
+        await r.until(`weight of svc-${n}`, () => weightOf(all[n]) === 700, 1_100);
+      }
+      assert.ok(lists(r) - before <= 45, `${lists(r) - before} lists read`);
+      assert.equal(r.made.counts.get('sweeps.failed'), undefined);
+      for (const one of all) one.stop();
+    }, few));
+
+  it('a change behind some of services with a query of their own, after a long rest, is heard within a second', () =>
+    rig(async (r) => {
+      const all = await settled(r);
+      await r.pass(200_000, 1_000);
+      for (let n = 0; n < 6; n++) {
+        weight(r, 'svc-0', 20 + n);
+        await r.pass(600, 50);
+      }
+      weight(r, 'svc-30', 5);
+      await r.until('the weight', () => weightOf(all[30]) === 500, 1_100);
+      assert.equal(weightOf(all[0]), 2_500);
+      for (const one of all) one.stop();
+    }, few));
+
+  it('at rest indices are asked once a minute, lists once in five; each service is still told to be in contact', () =>
+    rig(async (r) => {
+      const all = await settled(r);
+      const [before, sweeps] = [lists(r), r.made.counts.get('sweeps') ?? 0];
+      const told = all.map(({ items }) => items.length);
+      await r.pass(130_000, 500);
+      // svc-0 has a query of its own.
+      assert.ok(lists(r) - before <= 12, `${lists(r) - before} lists read`);
+      const swept = (r.made.counts.get('sweeps') ?? 0) - sweeps;
+      assert.ok(swept >= 1 && swept <= 4, `${swept} sweeps`);
+      assert.ok(all.every(({ items }, n) => items.length > (told[n] ?? 0)));
+      await r.pass(240_000, 1_000);
+      assert.ok(lists(r) - before >= 59, 'every list was read once');
+      for (const one of all) one.stop();
+    }, few));
+
+  it('changes of what nobody watches cost less and less, and what is watched is then heard at the slower pace', () =>
+    rig(async (r) => {
+      const all = await settled(r);
+      const before = r.made.counts.get('sweeps') ?? 0;
+      for (let n = 0; n < 60; n++) {
+        await r.raw.register('noise', sampleInstance(1, { weight: 100 * (n + 1) }));
+        await r.pass(500);
+      }
+      const swept = (r.made.counts.get('sweeps') ?? 0) - before;
+      assert.ok(swept >= 8 && swept <= 26, `${swept} sweeps in 30 s`);
+      weight(r, 'svc-5', 9);
+      await r.until('the weight', () => weightOf(all[5]) === 900, 4_600);
+      weight(r, 'svc-6', 9);
+      await r.until('the next weight', () => weightOf(all[6]) === 900, 1_100);
+      for (const one of all) one.stop();
+    }, few));
+
+  it('an index that cannot be asked for is no news lost: everybody is read whole instead, and the failure is counted', () =>
+    rig(async (r) => {
+      const all = await settled(r);
+      r.fake.hook = ({ query }) => (query.has('tag') ? { status: 500, body: 'no', cut: true } : null);
+      weight(r, 'svc-3', 3);
+      await r.until('the weight', () => weightOf(all[3]) === 300, 20_000);
+      assert.ok((r.made.counts.get('sweeps.failed') ?? 0) > 0);
+      assert.deepEqual(
+        all.flatMap(({ losses }) => losses),
+        [],
+      );
+      for (const one of all) one.stop();
+    }, few));
+
+  it('an index that stays another one than its list’s is looked at up to three times, not for ever', () =>
+    rig(async (r) => {
+      const all = await settled(r);
+      r.fake.hook = ({ path, query }) =>
+        path === '/v1/health/service/svc-7' && query.has('tag') ? { headers: { 'x-consul-index': '3' }, body: [] } : null;
+      const before = plain(r, 'svc-7').length;
+      for (let n = 0; n < 20; n++) {
+        weight(r, 'svc-9', 10 + n);
+        await r.pass(1_000);
+      }
+      // Two that come within a second are one read.
+      const reads = plain(r, 'svc-7').length - before;
+      assert.ok(reads >= 2 && reads <= 3, `${reads} reads`);
+      assert.equal(weightOf(all[9]), 2_900);
+      for (const one of all) one.stop();
+    }, few));
+
+  it('a service id that goes over to another name leaves the old one within five minutes and a bit', () =>
+    rig(async (r) => {
+      const all = await settled(r);
+      const old = r.fake.store.servicesNamed('svc-8')[0] ?? assert.fail();
+      // The plain index of the old name does not move while others of it stand.
+      await r.raw.register('svc-8', sampleInstance(2));
+      await r.until('both', () => all[8]?.sizes().at(-1) === 2, 3_000);
+      r.fake.store.setService(old.node, { ...old.body, Service: 'svc-9' });
+      await r.until('the move', () => all[8]?.sizes().at(-1) === 1 && all[9]?.sizes().at(-1) === 2, 340_000);
+      for (const one of all) one.stop();
+    }, few));
+});
+
 describe('what a bad answer leads to', () => {
   const cases: readonly (readonly [name: string, answer: object, cause: string, text: RegExp])[] = [
     ['400', { status: 400, body: 'Invalid index', headers: { 'x-consul-index': '1' } }, 'refused', /Invalid index/],

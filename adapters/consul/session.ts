@@ -9,6 +9,7 @@ import { ConsulFailure, malformed } from './errors.ts';
 import { type Line, scope } from './line.ts';
 import { decodeKeys, type NativeKey } from './native.ts';
 import { BlockingQuery } from './query.ts';
+import { transact } from './txn.ts';
 
 const SAFE_SHARE = 0.8;
 const MIN_TTL_MS = 10_000;
@@ -138,13 +139,18 @@ export class LockSession {
     if (!this.#lost.signal.aborted) this.#lost.abort(new SourceError('lost', `consul: lock lost: ${reason}`));
   }
 
-  /** A release has no lock delay; the end of the session would have. Never rejects: what is left ends by its TTL. */
+  /**
+   * Takes the key away while it is ours, so that nothing of us is left; that has no lock delay, which the end of the session would have.
+   * Never rejects: what is left ends by its TTL.
+   */
   async #release(): Promise<void> {
     this.#lose('released');
     if (this.#closed.aborted || this.#id === '') return;
-    const { client } = this.#line;
+    const { client, config } = this.#line;
     const signal = this.#closed;
-    await client.put(this.#path(), { ...scope(this.#line), release: this.#id }, '', signal).catch(() => undefined);
+    const about = { Key: this.#key, ...(config.namespace === null ? {} : { Namespace: config.namespace }) };
+    const ops = [{ KV: { ...about, Verb: 'check-session', Session: this.#id } }, { KV: { ...about, Verb: 'delete' } }];
+    await transact(this.#line, ops, signal).catch(() => undefined);
     await client.put(`/v1/session/destroy/${this.#id}`, scope(this.#line), undefined, signal).catch(() => undefined);
   }
 }

@@ -18,7 +18,7 @@ export const CONNECT_MS = 3_000;
 export type RawHeaders = Readonly<Record<string, string | string[] | undefined>>;
 
 export interface WireRequest {
-  readonly method: 'GET' | 'PUT';
+  readonly method: 'GET' | 'PUT' | 'POST';
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string | null;
@@ -33,11 +33,25 @@ export interface WireAnswer {
   abandon(): void;
 }
 
+/** Many small reads whose bodies nobody needs. */
+export interface HeadsRequest {
+  readonly paths: readonly string[];
+  readonly headers: Readonly<Record<string, string>>;
+  readonly signal: AbortSignal;
+}
+
+export interface WireHead {
+  readonly status: number;
+  readonly headers: RawHeaders;
+}
+
 export interface Transport {
   /** Connections that the other side broke so far. */
   readonly breaks: number;
   /** Rejects with whatever the wire says; client.ts gives it words. */
   request(lane: Lane, request: WireRequest): Promise<WireAnswer>;
+  /** The heads of the answers to GETs of all paths, in their order; one that fails rejects the whole. */
+  heads(request: HeadsRequest): Promise<readonly WireHead[]>;
   close(): Promise<void>;
 }
 

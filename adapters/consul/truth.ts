@@ -30,16 +30,22 @@ interface Known {
 /** What one watch has shown. */
 export interface Memory {
   digest: string | null;
-  /** Nodes on which its instances stand. */
-  nodes: ReadonlySet<string>;
   readonly known: Known;
+  /** The answer that was judged last, and to what: the same bytes again say the same, as long as nobody learned more of the service. */
+  last: {
+    readonly answer: string;
+    readonly epoch: string;
+    readonly instances: readonly Instance[];
+    readonly snapshot: Snapshot;
+  } | null;
 }
 
 /** What an answer says. */
 export interface Reading {
   readonly changed: boolean;
   readonly snapshot: Snapshot;
-  readonly backend: AnswerHeaders['backend'];
+  /** Of a plain answer: what the same path has now, as long as nothing of the service changed. */
+  readonly index: bigint | null;
 }
 
 /** The list may be filtered: what it has besides the known is in `snapshot` (null: nothing), what it lacks counts for nothing. */
@@ -77,7 +83,7 @@ export class Truth {
       if (this.#known.size >= MAX_MEMORIES && oldest !== undefined) this.#known.delete(oldest);
       this.#known.set(name, known);
     }
-    return { digest: null, nodes: new Set(), known };
+    return { digest: null, known, last: null };
   }
 
   /** Nobody watches it any more. */
@@ -112,8 +118,10 @@ export class Truth {
   ): Promise<Reading> {
     const fresh = before !== null;
     refuseStale(this.#line, answer);
-    const list = this.#map(name, answer);
     const { headers } = answer;
+    const same = fresh ? null : this.#sameAgain(answer, memory);
+    if (same !== null) return same;
+    const list = this.#map(name, answer);
     if (headers.backend === 'streaming' && this.#needsProof(list, memory)) {
       this.#line.count('streaming.confirmed');
       return this.read(name, memory, false, signal);
@@ -137,14 +145,25 @@ export class Truth {
     const digest = `${absent ? 'absent' : 'present'} ${epoch} ${list.digest}`;
     const changed = digest !== memory.digest;
     memory.digest = digest;
-    memory.nodes = list.nodes;
     memory.known.instances = list.instances;
     memory.known.partialDigest = '';
     const base = { epoch, sourceRevision: `${headers.backend}:${headers.index ?? 0n}` };
     const snapshot: Snapshot = absent
       ? { ...base, kind: 'absent' }
       : { ...base, kind: 'present', instances: list.instances, rejected: list.rejected };
-    return { changed, snapshot, backend: headers.backend };
+    memory.last = empty ? null : { answer: answer.digest, epoch, instances: list.instances, snapshot };
+    return { changed, snapshot, index: headers.index };
+  }
+
+  /** Most waits end without news, and most sweeps find none: an answer of the same bytes is not decoded again. */
+  #sameAgain(answer: Answer, memory: Memory): Reading | null {
+    const { last, known } = memory;
+    const { headers } = answer;
+    if (last === null || headers.filtered || last.epoch !== this.#history.epoch || known.instances !== last.instances)
+      return null;
+    if (this.#wentBack(memory, headers, null) || answer.digest !== last.answer) return null;
+    this.#note(memory, headers);
+    return { changed: false, snapshot: last.snapshot, index: headers.index };
   }
 
   #map(name: string, { body }: Answer): MappedList {
@@ -224,7 +243,7 @@ export class Truth {
     if (names === null) throw malformed(client.origin, '/v1/catalog/services', 'no list of names');
     if (names.includes(name)) return true;
     if (!answer.headers.filtered) return false;
-    throw this.#partial({ instances: [], rejected: [], nodes: memory.nodes, digest: '' }, memory, answer.headers);
+    throw this.#partial({ instances: [], rejected: [], digest: '' }, memory, answer.headers);
   }
 }
 

@@ -28,8 +28,8 @@ export async function* watchService(
 ): AsyncGenerator<Snapshot | Unchanged, void, void> {
   const { line, guard, truth, firehose } = deps;
   const memory = truth.memory(name);
-  const member = guard.join();
-  const until = AbortSignal.any([signal, member.signal]);
+  const member = guard.join(signal);
+  const until = member.signal;
   const state = { first: true };
   try {
     while (!until.aborted) {
@@ -37,7 +37,7 @@ export async function* watchService(
       // The firehose comes back when a slot is free.
       yield* slot === null ? firehose.watch(name, memory, state, until) : direct(deps, name, memory, slot, state, until);
     }
-    if (!signal.aborted) throw member.signal.reason;
+    if (!signal.aborted) throw until.reason;
   } catch (thrown) {
     if (signal.aborted) return;
     if (thrown instanceof PartialList && thrown.snapshot !== null) yield thrown.snapshot;

@@ -18,12 +18,16 @@ const MARKERS = new Map([
   ['weir-hops', '1'],
 ]);
 
+const copy = (n: number, over: Partial<Instance> = {}): Instance => sampleInstance(n, { metadata: MARKERS, ...over });
+
 interface Rig {
   readonly clock: FakeClock;
   readonly fake: FakeConsul;
   readonly raw: Raw;
   readonly adapter: Adapter;
   another(): Adapter;
+  /** One with an ACL token. */
+  tokened(token: string, config?: object): Adapter;
   settle(promise: Promise<unknown>, ms?: number): Promise<void>;
 }
 
@@ -37,9 +41,15 @@ function rig(body: (r: Rig) => Promise<void>): Promise<void> {
       defer(() => adapter.close());
       return adapter;
     };
+    const tokened = (token: string, config: object = {}): Adapter => {
+      const { adapter } = makeAdapter(fake.address, { ...PLAIN, auth: { token } }, config, clock);
+      defer(() => adapter.close());
+      return adapter;
+    };
     await body({
       clock,
       fake,
+      tokened,
       raw: new Raw(fake.address),
       adapter: another(),
       another,
@@ -133,8 +143,86 @@ describe('registration through the agent', () => {
     }));
 });
 
+describe('the right to write, asked for before anything is written', () => {
+  const names = (count: number) => Array.from({ length: count }, (_, n) => key(`svc-${n}`));
+
+  it('names what the token lacks, the first five and how many more, and writes nothing', () =>
+    rig(async ({ fake, tokened }) => {
+      fake.acl = new Map([['narrow', (what) => !/^\*service:write svc-1\d*$/.test(what)]]);
+      const before = fake.store.index;
+      const errors = (await tokened('narrow').mayWrite?.(names(130), never())) ?? [];
+      assert.ok(errors.every(({ causeKind }) => causeKind === 'denied'));
+      assert.equal(errors.length, 6);
+      assert.match(errors[0]?.message ?? '', /the ACL token lacks service:write on "svc-1": give its policy that right/);
+      assert.match(errors[5]?.message ?? '', /lacks 36 more rights/);
+      const asked = fake.asked('/v1/internal/acl/authorize');
+      assert.deepEqual([asked.length, fake.store.index], [3, before], 'no more than 64 rights a call');
+      const [denied] = (await tokened('narrow').put?.([{ key: key('svc-1'), instance: copy(1) }], COPY, never())) ?? [];
+      assert.match(denied instanceof SourceError ? denied.message : 'written', /lacks permission 'service:write' on "svc-1"/);
+    }));
+
+  it('the nodes of the copies count: by their names where the owner is configured', () =>
+    rig(async ({ fake, tokened }) => {
+      fake.acl = new Map([['no-nodes', (what) => !what.startsWith('*node:write')]]);
+      const say = async (config: object): Promise<string> =>
+        ((await tokened('no-nodes', config).mayWrite?.([key('web')], never())) ?? []).map(({ message }) => message).join();
+      assert.match(await say({}), /lacks node:write on "weir-"/);
+      assert.match(await say({ owner: 'move' }), /lacks node:write on "weir-move-\d+"/);
+    }));
+
+  it('nothing speaks against it where ACLs are off, or the call is not known; an unknown token is an answer, a lost server is none', () =>
+    rig(async ({ adapter, fake, tokened }) => {
+      assert.deepEqual(await adapter.mayWrite?.([key('web')], never()), []);
+      fake.hook = () => ({ status: 404, body: 'Invalid URL path' });
+      assert.deepEqual(await adapter.mayWrite?.([key('web')], never()), []);
+      fake.hook = () => ({ status: 500, body: 'No cluster leader' });
+      await assert.rejects(adapter.mayWrite?.([key('web')], never()) ?? Promise.resolve(), /no leader/);
+      fake.hook = () => ({ body: '{}' });
+      await assert.rejects(adapter.mayWrite?.([key('web')], never()) ?? Promise.resolve(), /no list of rights/);
+      fake.hook = () => null;
+      fake.acl = new Map([['all', () => true]]);
+      assert.deepEqual(await tokened('all').mayWrite?.([key('web')], never()), []);
+      const [unknown] = (await tokened('nobody').mayWrite?.([key('web')], never())) ?? [];
+      assert.match(String(unknown?.message), /not known there: check auth\.token/);
+      const other = { namespace: 'other', name: 'web' };
+      assert.equal((await adapter.mayWrite?.([other], never()))?.[0]?.causeKind, 'refused');
+    }));
+});
+
 describe('copies in the catalog', () => {
-  const copy = (n: number, over: Partial<Instance> = {}): Instance => sampleInstance(n, { metadata: MARKERS, ...over });
+  it('a renewal reads the nodes once, and then their index alone until the catalog changes', () =>
+    rig(async ({ adapter, fake, raw }) => {
+      const writes = Array.from({ length: 40 }, (_, n) => ({ key: key(`svc-${n}`), instance: copy(1) }));
+      const receipts = ((await adapter.put?.(writes, COPY, never())) ?? []).filter((one) => 'nativeId' in one);
+      const nodes = new Set(receipts.map(({ nativeId }) => nativeId.split('/')[0]));
+      assert.ok(nodes.size > 5);
+      const beat = async (): Promise<readonly [reads: number, small: number, forgotten: number]> => {
+        const before = fake.asked('/v1/catalog/node-services/').length;
+        const results = (await adapter.renew?.(receipts, never())) ?? [];
+        const asked = fake.asked('/v1/catalog/node-services/').slice(before);
+        const small = asked.filter(({ query }) => query.has('filter')).length;
+        return [asked.length - small, small, results.filter((one) => 'kind' in one && one.kind === 'forgotten').length];
+      };
+      assert.deepEqual(await beat(), [nodes.size, 0, 0]);
+      assert.deepEqual(await beat(), [0, 1, 0]);
+      assert.deepEqual(await beat(), [0, 1, 0]);
+      await raw.deregister(receipts[7]?.nativeId ?? '');
+      assert.deepEqual(await beat(), [nodes.size, 1, 1]);
+      assert.deepEqual(await beat(), [0, 1, 1]);
+      fake.cut();
+      // What was on its way, or about to be, fails once on each connection.
+      const reads: number[] = [];
+      for (let n = 0; n < 8; n++) reads.push((await beat().catch(() => [0] as const))[0]);
+      assert.ok(reads.includes(nodes.size), 'behind a broken connection may be other data');
+      assert.deepEqual(await beat(), [0, 1, 1]);
+    }));
+
+  it('of somebody else can be set unhealthy by who knows their id alone', () =>
+    rig(async ({ adapter, another }) => {
+      const { nativeId } = await put(adapter, { instance: copy(1) }, COPY);
+      await another().setHealth?.({ service: key('web'), nativeId }, 'unhealthy', never());
+      assert.equal((await seen(adapter)).health, 'unhealthy');
+    }));
 
   it('stand below a node of their migration, which no agent owns, and keep their markers', () =>
     rig(async ({ adapter, fake }) => {
@@ -280,9 +368,24 @@ describe('state store', () => {
       await settle(waiting);
       const second = await waiting;
       assert.notEqual(second.fence.leaseId, first.fence.leaseId);
+      assert.ok(BigInt(second.fence.createRevision) > BigInt(first.fence.createRevision));
       fake.kv.destroy(second.fence.leaseId);
       for (let n = 0; n < 300 && !second.lost.aborted; n++) await settle(clock.sleep(50), 200);
       assert.equal(second.lost.aborted, true);
+    }));
+
+  it('a lock that was released leaves no key and no session, and who only waited takes away nobody else’s', () =>
+    rig(async ({ adapter, another, fake, settle, clock }) => {
+      const lock = await (adapter.stateStore?.() ?? assert.fail('no store')).lock('owner', 15_000, never());
+      const stop = new AbortController();
+      const waiting = (another().stateStore?.() ?? assert.fail('no store')).lock('owner', 15_000, stop.signal);
+      const given = assert.rejects(waiting, /enough/);
+      await settle(clock.sleep(1_000));
+      stop.abort(new Error('enough'));
+      await given;
+      assert.equal(fake.kv.keys.get('weir/owner')?.session, lock.fence.leaseId);
+      await lock.release();
+      assert.deepEqual([fake.kv.keys.size, fake.kv.sessions.size], [0, 0]);
     }));
 
   it('a holder that cannot renew gives up before the session could end', () =>

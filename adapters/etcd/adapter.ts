@@ -24,6 +24,7 @@ import { listPrefix } from './lister.ts';
 import { homesOf, type MappingOptions, nativeServiceOf, recordOf } from './mapping.ts';
 import { combined, mergeKeys } from './merge.ts';
 import { Epochs, keyText } from './mirror.ts';
+import { rightsFaults } from './rights.ts';
 import type { SessionDeps } from './round.ts';
 import { SharedWriter } from './shared-writer.ts';
 import { EtcdStateStore } from './state-store.ts';
@@ -118,6 +119,10 @@ export class EtcdAdapter implements Adapter {
 
   renew(receipts: readonly WriteReceipt[], signal: AbortSignal): Promise<readonly RenewResult[]> {
     return this.#writer.renew(receipts, this.#untilClosed(signal));
+  }
+
+  async mayWrite(keys: readonly ServiceKey[], signal: AbortSignal): Promise<readonly SourceError[]> {
+    return rightsFaults(this.#client, this.#mapping, keys, this.#untilClosed(signal));
   }
 
   remove(

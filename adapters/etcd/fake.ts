@@ -32,6 +32,10 @@ interface OpenStream {
   fail(code: number, details: string): void;
 }
 
+/** A key that a call touches, and the right that it takes. */
+type Use = readonly [key: Buffer, right: 'read' | 'write'];
+type Uses = readonly Use[];
+
 const TOKEN_LIFE_MS = 300_000;
 
 const SERVICES = await loadServices();
@@ -43,8 +47,8 @@ export class FakeEtcd {
   readonly watches: WatchBehaviour;
   /** Users by name; null: authentication is off. */
   auth: Map<string, string> | null = null;
-  /** May this user (null: none, authentication off) touch this key? */
-  mayUse: (user: string | null, key: string) => boolean = () => true;
+  /** May this user (null: none, authentication off) read, or write, this key? */
+  mayUse: (user: string | null, key: string, right: 'read' | 'write') => boolean = () => true;
   /** Nothing is answered and nothing is sent any more: a half-open connection. */
   halfOpen = false;
   /** The member has no leader. */
@@ -186,18 +190,18 @@ export class FakeEtcd {
           Range: this.#unary(
             'Range',
             (request) => store.range(request),
-            (request) => [request.key],
+            (request) => [[request.key, 'read']],
           ),
           Put: this.#write(
             'Put',
             (request) => store.put(request),
-            (request) => [request.key],
+            (request) => [[request.key, 'write']],
             () => ({ header: store.header() }),
           ),
           DeleteRange: this.#unary(
             'DeleteRange',
             (request) => ({ deleted: String(store.deleteRange(request)), header: store.header() }),
-            (request) => [request.key],
+            (request) => [[request.key, 'write']],
           ),
           Txn: this.#txn(),
           Compact: this.#unary('Compact', (request) => {
@@ -244,7 +248,7 @@ export class FakeEtcd {
   #unary<N extends CallName>(
     name: N,
     answer: (request: Calls[N][0]) => Calls[N][1],
-    keys: (request: Calls[N][0]) => readonly Buffer[] = () => [],
+    keys: (request: Calls[N][0]) => Uses = () => [],
   ) {
     return (call: ServerUnaryCall<Calls[N][0], Calls[N][1]>, callback: sendUnaryData<Calls[N][1]>): void => {
       this.log.push({ at: this.#clock.now(), call: name });
@@ -259,7 +263,7 @@ export class FakeEtcd {
   #write<N extends CallName>(
     name: N,
     write: (request: Calls[N][0]) => void,
-    keys: (request: Calls[N][0]) => readonly Buffer[],
+    keys: (request: Calls[N][0]) => Uses,
     answer: () => Calls[N][1],
   ) {
     return this.#unary(
@@ -287,8 +291,15 @@ export class FakeEtcd {
           if (this.writeFault === null || this.writeFault.apply !== 'late') throw thrown;
         }
       },
-      (request) =>
-        [...request.success, ...request.failure].flatMap((op) => op.put?.key ?? op.deleteRange?.key ?? op.range?.key ?? []),
+      // Both branches, whichever will be carried out, and what is compared.
+      ({ compare, success, failure }) => [
+        ...compare.map(({ key }): Use => [key, 'read']),
+        ...[...success, ...failure].flatMap(({ put, deleteRange, range }): Use[] => {
+          const written = put?.key ?? deleteRange?.key;
+          if (written !== undefined) return [[written, 'write']];
+          return range == null ? [] : [[range.key, 'read']];
+        }),
+      ],
       () => last ?? { header: this.store.header(), succeeded: false, responses: [] },
     );
   }
@@ -363,7 +374,7 @@ export class FakeEtcd {
   /** Reason of a watch's refusal, in the words of the server, or null. */
   #refusal(metadata: Metadata, key: Buffer): string | null {
     try {
-      this.#mayUse(this.#user(metadata), key);
+      this.#mayUse(this.#user(metadata), key, 'read');
       return null;
     } catch (thrown) {
       if (!(thrown instanceof FakeStatus)) throw thrown;
@@ -372,7 +383,7 @@ export class FakeEtcd {
     }
   }
 
-  #admit(name: CallName, metadata: Metadata, keys: readonly Buffer[]): void {
+  #admit(name: CallName, metadata: Metadata, keys: Uses): void {
     if (this.leaderless && name !== 'Status') {
       const hasLeader = metadata.get('hasleader').length > 0;
       throw new FakeStatus(14, hasLeader ? 'etcdserver: no leader' : 'etcdserver: request timed out');
@@ -380,11 +391,11 @@ export class FakeEtcd {
     const open = name === 'Authenticate' || (this.version === '3.4.23' && (name === 'Status' || name === 'LeaseGrant'));
     if (open) return;
     const user = this.#user(metadata);
-    for (const key of keys) this.#mayUse(user, key);
+    for (const [key, right] of keys) this.#mayUse(user, key, right);
   }
 
-  #mayUse(user: string | null, key: Buffer): void {
-    if (!this.mayUse(user, key.toString('utf8'))) throw new FakeStatus(7, 'etcdserver: permission denied');
+  #mayUse(user: string | null, key: Buffer, right: 'read' | 'write'): void {
+    if (!this.mayUse(user, key.toString('utf8'), right)) throw new FakeStatus(7, 'etcdserver: permission denied');
   }
 
   /** The user of a token; null while authentication is off. */

@@ -1,5 +1,6 @@
 // Owns the services of one source: which keys belong to which service, and one mailbox per consumer.
 // Called by adapter.ts; costs of a change are those of the services it touches.
+import { opened } from '../../src/adapter/opened.ts';
 import { Mailbox } from '../../src/kernel/mailbox.ts';
 import { type ServiceId, type ServiceKey, serviceId } from '../../src/model/service.ts';
 import type { ServiceList, Snapshot, SourceError, Unchanged } from '../../src/model/snapshot.ts';
@@ -50,8 +51,12 @@ export class ServiceFeed implements HubListener<KeyRecord> {
   }
 
   /** Snapshots of one service until abort; throws SourceError on loss. */
-  async *watch(key: ServiceKey, signal: AbortSignal): AsyncGenerator<WatchItem, void, void> {
-    if (signal.aborted || this.#ended) return;
+  watch(key: ServiceKey, signal: AbortSignal): AsyncIterable<WatchItem> {
+    return opened(() => this.#watch(key, signal));
+  }
+
+  #watch(key: ServiceKey, signal: AbortSignal): AsyncIterator<WatchItem, void, void> | null {
+    if (signal.aborted || this.#ended) return null;
     const box = new Mailbox<WatchItem>(newest);
     const id = serviceId(key);
     const watchers = this.#watchers.get(id) ?? { key, boxes: new Set<Mailbox<WatchItem>>() };
@@ -59,13 +64,11 @@ export class ServiceFeed implements HubListener<KeyRecord> {
     this.#watchers.set(id, watchers);
     if (this.#ready) box.put(this.snapshot(key));
     else this.#join();
-    try {
-      yield* box.read(signal);
-    } finally {
+    return box.read(signal, () => {
       watchers.boxes.delete(box);
       if (watchers.boxes.size === 0 && this.#watchers.get(id) === watchers) this.#watchers.delete(id);
       this.#leaveIfIdle();
-    }
+    });
   }
 
   /** The list of names until abort; throws SourceError on loss. */

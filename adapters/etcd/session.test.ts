@@ -1,6 +1,7 @@
 // The watch loop's rules, each as a claim about the adapter on a fake server of both versions.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { SourceError } from '../../src/model/snapshot.ts';
 import { type Bench, etcdBench, NEVER, PLAIN, Watching } from '../../test/support/etcd-bench.ts';
 import type { FakeVersion } from './fake.ts';
 
@@ -333,6 +334,36 @@ describe('authentication of etcd', () => {
       assert.equal(watching.error?.causeKind, 'denied');
       assert.match(watching.error?.message ?? '', /grant its role/);
       assert.equal(watching.ids, 'a b');
+    },
+    login,
+  );
+
+  claim(
+    'rights to write are asked without writing: each service that may not be written is named with the range that is missing',
+    async (b) => {
+      on(b);
+      b.fake.mayUse = (_user, key, right) => right === 'read' || key.startsWith('/services/mine/');
+      const asked = (...names: string[]) =>
+        b.adapter.mayWrite?.(
+          names.map((name) => ({ namespace: 'default', name })),
+          NEVER,
+        ) ?? assert.fail('the adapter cannot be asked');
+      const { revision } = b.fake.store;
+      assert.deepEqual(await asked('mine'), []);
+      const [fault, ...more] = await asked('mine', 'svc');
+      assert.deepEqual(more, []);
+      assert.equal(fault?.causeKind, 'denied');
+      assert.match(fault.message, /default\/svc may not be written.*READWRITE on the prefix "\/services\/svc\/"/);
+      assert.equal((await asked(...Array.from({ length: 100 }, (_, n) => `svc${n}`))).length, 8, 'a few stand for all');
+      // A service that this source cannot hold at all is no question of rights, but speaks against it as well.
+      const other = await b.adapter.mayWrite?.([{ namespace: 'other', name: 'svc' }], NEVER);
+      assert.equal(other?.[0]?.causeKind, 'refused');
+      assert.equal(b.fake.store.revision, revision, 'nothing was written');
+      b.fake.mayUse = () => true;
+      assert.deepEqual(await asked('svc'), []);
+      assert.equal(b.fake.store.revision, revision);
+      await b.fake.down();
+      await assert.rejects(asked('svc'), (thrown) => thrown instanceof SourceError && thrown.causeKind === 'lost');
     },
     login,
   );

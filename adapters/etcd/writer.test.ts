@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Fence, WriteMode, WriteReceipt } from '../../src/adapter/contract.ts';
 import { SourceError } from '../../src/model/snapshot.ts';
-import { type Bench, etcdBench, instance, KEY, NEVER } from '../../test/support/etcd-bench.ts';
+import { type Bench, etcdBench, instance, KEY, NEVER, PLAIN } from '../../test/support/etcd-bench.ts';
 
 const OWN: WriteMode = { as: 'own', ttl: 15_000, liveness: 'beat' };
 
@@ -98,6 +98,21 @@ describe('a put', () => {
     assert.equal(stored(b)?.lease, taken.leaseId);
     assert.equal((await next.renew?.([taken], NEVER))?.[0] instanceof Error, false);
     assert.equal(await next.remove?.([taken], {}, NEVER).then(([first]) => first), true);
+    assert.equal(stored(b), undefined);
+  });
+
+  claim('whose id changes under the same key (kratos: another scheme) keeps the record that it wrote', async (b) => {
+    const kratos = b.another(PLAIN, { layout: 'kratos', prefix: '/services/' });
+    const write = async (protocol: string, previous?: WriteReceipt): Promise<WriteReceipt> => {
+      const one = { key: KEY, instance: instance(80, { id: 'a', protocol }), ...(previous === undefined ? {} : { previous }) };
+      const result = (await kratos.put?.([one], OWN, NEVER))?.[0];
+      return result === undefined || result instanceof Error ? assert.fail(String(result)) : result;
+    };
+    const first = await write('http');
+    const second = await write('grpc', first);
+    assert.deepEqual([first.nativeId, second.nativeId], ['a#http', 'a#grpc']);
+    assert.match(stored(b)?.value.toString() ?? 'gone', /grpc:\/\//);
+    assert.equal((await kratos.remove?.([second], {}, NEVER))?.[0], true);
     assert.equal(stored(b), undefined);
   });
 

@@ -77,7 +77,7 @@ export class Writer {
       };
       if (typeof form === 'string') end(new SourceError('refused', `etcd: ${form}`));
       else {
-        const previous = write.previous?.nativeId === form.id ? write.previous : undefined;
+        const previous = this.#isUnder(form.key, write.previous) ? write.previous : undefined;
         const [key, value] = [Buffer.from(form.key), Buffer.from(form.value)];
         jobs.push({ name: form.key, key, value, write, form, previous, guard: guardOf(previous), end });
       }
@@ -86,9 +86,10 @@ export class Writer {
     // A record that moved to another key: ours under the old one must not stay behind.
     const moved = [...results.entries()].flatMap(([at, result]) => {
       const previous = writes[at]?.previous;
-      return result instanceof SourceError || previous === undefined || previous.nativeId === result.nativeId
-        ? []
-        : [{ at, previous }];
+      if (result instanceof SourceError || previous === undefined) return [];
+      // By the key, not by the id: an id may say more than its key (kratos: the scheme).
+      const key = this.#keyOf(result);
+      return key instanceof SourceError || this.#isUnder(key, previous) ? [] : [{ at, previous }];
     });
     const removed = await this.remove(
       moved.map(({ previous }) => previous),
@@ -327,6 +328,10 @@ export class Writer {
   #receipt({ write, form }: PutJob, leaseId: string | null, create: string, mod: string): WriteReceipt {
     if (leaseId !== null) this.#leases.attach(leaseId, form.key);
     return { service: write.key, nativeId: form.id, token: `${create}.${mod}`, ...(leaseId === null ? {} : { leaseId }) };
+  }
+
+  #isUnder(key: string, receipt: WriteReceipt | undefined): boolean {
+    return receipt !== undefined && this.#keyOf(receipt) === key;
   }
 
   #keyOf(receipt: WriteReceipt): string | SourceError {

@@ -2,6 +2,7 @@
 // Read-only, as the protocol is; must never retry (the supervisor does) or remember instances (the catalog does).
 import type { Capabilities } from '../../src/adapter/capabilities.ts';
 import type { Adapter, AdapterDeps, NativeNamespaces } from '../../src/adapter/contract.ts';
+import { opened } from '../../src/adapter/opened.ts';
 import { snapshotSlot } from '../../src/adapter/snapshot-slot.ts';
 import { Mailbox } from '../../src/kernel/mailbox.ts';
 import type { ServiceKey } from '../../src/model/service.ts';
@@ -88,17 +89,17 @@ export class L5Adapter implements Adapter {
     for (const slot of this.#slots) slot.end();
   }
 
-  async *#stream<T>(slot: Mailbox<T>, follower: Follower, signal: AbortSignal): AsyncGenerator<T, void, void> {
-    if (signal.aborted) return;
-    if (this.#closed.signal.aborted) throw new SourceError('lost', 'the source is closed');
-    const unfollow = this.#poller.follow(follower);
-    this.#slots.add(slot);
-    try {
-      yield* slot.read(signal);
-    } finally {
-      this.#slots.delete(slot);
-      unfollow();
-    }
+  #stream<T>(slot: Mailbox<T>, follower: Follower, signal: AbortSignal): AsyncIterable<T> {
+    return opened(() => {
+      if (signal.aborted) return null;
+      if (this.#closed.signal.aborted) throw new SourceError('lost', 'the source is closed');
+      const unfollow = this.#poller.follow(follower);
+      this.#slots.add(slot);
+      return slot.read(signal, () => {
+        this.#slots.delete(slot);
+        unfollow();
+      });
+    });
   }
 
   #list(): ServiceList {

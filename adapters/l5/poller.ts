@@ -1,9 +1,10 @@
 // Owns the one polling loop of a source: a connection, a round every interval for all that is followed, a short round at once for what
 // is new. Called by adapter.ts; runs only while somebody follows. Must never retry: the first failure ends it and is told to every
 // follower, and the supervisor opens again.
+
+import { Guard } from '../../src/adapter/guard.ts';
 import type { Clock } from '../../src/kernel/clock.ts';
 import { asSourceError, type SourceError } from '../../src/model/snapshot.ts';
-import { Guard } from './guard.ts';
 import type { Link } from './link.ts';
 import { isAlias, type SidState } from './mapping.ts';
 import { NameBook } from './names.ts';

@@ -70,6 +70,12 @@ export class MemoryAdapter implements Adapter {
     return writes.map((write) => this.#putOne(write, how));
   }
 
+  /** Everybody in this process may. */
+  async mayWrite(_keys: readonly ServiceKey[], signal: AbortSignal): Promise<readonly SourceError[]> {
+    this.#check(signal);
+    return [];
+  }
+
   async renew(receipts: readonly WriteReceipt[], signal: AbortSignal): Promise<readonly RenewResult[]> {
     this.#check(signal);
     return receipts.map(({ service, nativeId, token }) => {

@@ -11,6 +11,7 @@ import type {
   WriteMode,
   WriteReceipt,
 } from '../../src/adapter/contract.ts';
+import { opened } from '../../src/adapter/opened.ts';
 import { snapshotSlot } from '../../src/adapter/snapshot-slot.ts';
 import type { RegistryHealth } from '../../src/model/instance.ts';
 import type { ServiceKey } from '../../src/model/service.ts';
@@ -19,7 +20,7 @@ import type { NacosConfig } from './config.ts';
 import { Feed } from './feed.ts';
 import { HttpWriter } from './http-writer.ts';
 import { Line } from './line.ts';
-import { type MappingOptions, nativeName, ourNamespace } from './mapping.ts';
+import { type MappingOptions, type NativeName, nativeName, ourNamespace } from './mapping.ts';
 import { Names } from './names.ts';
 import { Pace, pollService } from './poller.ts';
 import { Publisher } from './publisher.ts';
@@ -76,35 +77,42 @@ export class NacosAdapter implements Adapter {
     yield* this.#names.lists(this.#line, this.#untilClosed(signal));
   }
 
-  async *watch(key: ServiceKey, signal: AbortSignal): AsyncGenerator<Snapshot | Unchanged, void, void> {
-    if (signal.aborted) return;
+  watch(key: ServiceKey, signal: AbortSignal): AsyncIterable<Snapshot | Unchanged> {
+    return opened(() => this.#watch(key, signal));
+  }
+
+  async #watch(key: ServiceKey, signal: AbortSignal): Promise<AsyncIterator<Snapshot | Unchanged, void, void> | null> {
+    const over = (): boolean => signal.aborted || this.#closed.signal.aborted;
+    if (signal.aborted) return null;
     this.#check();
     const native = nativeName(this.#config, key);
-    const over = (): boolean => signal.aborted || this.#closed.signal.aborted;
     try {
       const session = await this.#line.enter(this.#untilClosed(signal));
-      if (over()) return;
-      if (session === null) {
-        yield* pollService(
-          { line: this.#line, pace: this.#pace, mapping: this.#mapping, lacks: this.#reader.lacks },
-          key,
-          native,
-          this.#untilClosed(signal),
-        );
-        return;
-      }
-      const box = snapshotSlot();
-      const leave = this.#feed.join(key, native, box);
-      try {
-        // Not the joined signal: 10,000 of them would cost more than the watches.
-        this.#boxes.add(box);
-        yield* box.read(signal);
-      } finally {
-        this.#boxes.delete(box);
-        leave();
-      }
+      if (over()) return null;
+      return session === null ? this.#polled(key, native, signal) : this.#pushed(key, native, signal);
     } catch (thrown) {
-      if (!over()) throw thrown;
+      if (over()) return null;
+      throw thrown;
+    }
+  }
+
+  #pushed(key: ServiceKey, native: NativeName, signal: AbortSignal): AsyncIterator<Snapshot | Unchanged, void, void> {
+    const box = snapshotSlot();
+    const leave = this.#feed.join(key, native, box);
+    // Not the joined signal: 10,000 of them would cost more than the watches.
+    this.#boxes.add(box);
+    return box.read(signal, () => {
+      this.#boxes.delete(box);
+      leave();
+    });
+  }
+
+  async *#polled(key: ServiceKey, native: NativeName, signal: AbortSignal): AsyncGenerator<Snapshot | Unchanged, void, void> {
+    const deps = { line: this.#line, pace: this.#pace, mapping: this.#mapping, lacks: this.#reader.lacks };
+    try {
+      yield* pollService(deps, key, native, this.#untilClosed(signal));
+    } catch (thrown) {
+      if (!signal.aborted && !this.#closed.signal.aborted) throw thrown;
     }
   }
 
@@ -168,6 +176,9 @@ function capabilitiesOf(line: Line): Capabilities {
     },
     get keeps() {
       return line.httpOnly ? HTTP_KEEPS : KEEPS;
+    },
+    get setsByConnection() {
+      return !line.httpOnly;
     },
     tellsDeregistration: false,
     tellsAbsent: false,

@@ -109,12 +109,12 @@ export class HttpWriter {
   }
 }
 
-/** `ip#port#cluster` → its parts. */
+/** `ip#port#cluster`, with `#copy` at the end or without → its parts. */
 export function identityOf(
   id: string,
   ephemeral: boolean,
 ): { ip: string; port: number; clusterName: string; ephemeral: boolean } | null {
-  const match = /^(.+)#(\d{1,5})#([^#]+)$/.exec(id);
+  const match = /^(.+)#(\d{1,5})#([^#]+)(?:#copy)?$/.exec(id);
   if (match?.[1] === undefined || match[2] === undefined || match[3] === undefined) return null;
   return { ip: match[1], port: Number(match[2]), clusterName: match[3], ephemeral };
 }

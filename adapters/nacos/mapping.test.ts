@@ -171,6 +171,22 @@ describe('hosts become instances', () => {
     assert.equal(counts.get('instances.duplicate'), 3);
   });
 
+  it("a copy stands beside its provider's own record, whatever their health and weight, also once it is kept", () => {
+    counts.clear();
+    for (const marker of ['weir-origin', 'weir-kept']) {
+      const copy = { ...HOST, weight: 9, metadata: { [marker]: 'old' } };
+      const { instances } = mapHosts([copy, { ...HOST, healthy: false }], 'believed', OPTIONS);
+      assert.deepEqual(
+        instances.map(({ id, health }) => [id, health]),
+        [
+          ['10.0.0.1#80#DEFAULT', 'unhealthy'],
+          ['10.0.0.1#80#DEFAULT#copy', 'healthy'],
+        ],
+      );
+    }
+    assert.equal(counts.get('instances.duplicate'), undefined);
+  });
+
   it('what is no host is rejected alone, with the reason', () => {
     assert.match(reason({ ...HOST, port: 0 }), /port/);
     assert.match(reason({ ...HOST, port: 70_000 }), /port/);

@@ -16,6 +16,9 @@ export const EPHEMERAL_KEY = 'nacos.ephemeral';
 const SHOWN_ONLY = new Set([CLUSTER_KEY, EPHEMERAL_KEY]);
 const LIFTED = new Set(['version', 'protocol', 'region', 'zone', 'campus']);
 const MARKERS = 'weir-';
+const COPY_KEYS = [`${MARKERS}origin`, `${MARKERS}kept`] as const;
+/** Ends the id of a copy. */
+const COPY = '#copy';
 /** Steers the server (beat and delete timeouts): never copied from an instance (section 5, rule 14). */
 const PRESERVED = 'preserved.';
 /** Bookkeeping of Polaris' face, of which one part changes with each connection. */
@@ -101,7 +104,8 @@ export function mapHosts(hosts: readonly unknown[], word: HealthWord, options: M
       rejected.push({ nativeId: safeText(made.id, 200), reason: safeText(made.reason, 200) });
       continue;
     }
-    const address = `${made.host} ${made.port}`;
+    // A copy of ours stands beside the provider's own record: if it hid that, nobody would see that the provider has moved.
+    const address = `${made.host} ${made.port} ${isCopy(made.metadata)}`;
     const twin = byAddress.get(address);
     if (twin !== undefined) options.count('instances.duplicate');
     if (twin === undefined || preferred(made, twin)) byAddress.set(address, made);
@@ -129,7 +133,7 @@ function digestOf(instances: readonly Instance[], rejected: readonly RejectedRec
 }
 
 function instanceOf(native: NativeHost, word: HealthWord, options: MappingOptions): Instance | { id: string; reason: string } {
-  const id = `${native.ip}#${native.port}#${native.cluster}`;
+  const id = idOf(native.ip, native.port, native.cluster, isCopy(new Map(native.metadata)));
   if (id.length > 512 || safeText(id, 512) !== id) return { id, reason: 'the id is too long or holds control characters' };
   const host = canonicalHost(native.ip);
   if (host === null) return { id, reason: 'the host is neither a canonical IP literal nor a host name' };
@@ -240,8 +244,17 @@ export function healthyOf(health: RegistryHealth, unknownIs: boolean): boolean {
 }
 
 /** The id that the instance has in snapshots. */
-export function nativeId({ ip, port, clusterName }: NativeInstance): string {
-  return `${ip}#${port}#${clusterName}`;
+export function nativeId({ ip, port, clusterName, metadata }: NativeInstance): string {
+  return idOf(ip, port, clusterName, isCopy(new Map(Object.entries(metadata))));
+}
+
+function idOf(ip: string, port: number, cluster: string, copy: boolean): string {
+  return `${ip}#${port}#${cluster}${copy ? COPY : ''}`;
+}
+
+/** What a mirror wrote, also once a finish has kept it. */
+export function isCopy(metadata: ReadonlyMap<string, unknown>): boolean {
+  return COPY_KEYS.some((key) => metadata.has(key));
 }
 
 /** Markers of copies and lifted fields first, then the rest while the budget lasts. */

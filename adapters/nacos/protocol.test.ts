@@ -144,9 +144,11 @@ describe('the connection', () => {
     const { adapter, fake, until, clock } = await rig();
     const watch = new Watch(adapter);
     await until('an item', () => watch.items.length > 0);
+    const acknowledged = (): number => fake.acks.filter(({ type }) => type === 'NotifySubscriberResponse').length;
+    await until('the push that follows a subscription', () => acknowledged() >= 1);
     fake.store.publish(ID, 'raw', [host(1)]);
     await until('it', () => watch.hosts.length === 1);
-    await eventually(() => fake.acks.filter(({ type }) => type === 'NotifySubscriberResponse').length >= 1);
+    await eventually(() => acknowledged() >= 2);
     const before = watch.items.length;
     const from = clock.now();
     await until('ten seconds', () => clock.now() - from >= 10_000, 250);
@@ -511,6 +513,58 @@ describe('registrations', () => {
     await adapter.setHealth?.(mine, 'healthy', never());
     fake.store.wipe();
     assert.deepEqual(await adapter.renew?.([mine], never()), [{ kind: 'forgotten' }]);
+  });
+});
+
+describe('copies and the providers that they stand in for', () => {
+  const copyOf = (n: number): Instance => instance(n, { metadata: new Map([['weir-origin', 'old']]) });
+  const hosts = (fake: FakeNacos): string[] =>
+    (fake.store.everyHost(ID) ?? []).map(({ metadata }) => ('weir-origin' in metadata ? 'copy' : 'provider')).sort();
+
+  it('a copy that lives by beats is removed beside a provider on a connection of its own, and not once it is its record', async () => {
+    const { adapter, fake, until } = await rig();
+    const how: WriteMode = { as: 'copy', ttl: 90_000, liveness: 'beat' };
+    const [receipt = assert.fail('no receipt')] = await put(adapter, [copyOf(1)], how);
+    assert.equal(receipt.nativeId, '192.0.2.1#80#DEFAULT#copy');
+    fake.store.publish(ID, 'another connection', [host(1)]);
+    assert.deepEqual(hosts(fake), ['copy', 'provider']);
+    assert.deepEqual(await adapter.remove?.([receipt], {}, never()), [true]);
+    assert.deepEqual(hosts(fake), ['provider']);
+    fake.store.publish(ID, 'another connection', []);
+    const [second = assert.fail('no receipt')] = await put(adapter, [copyOf(1)], how);
+    // The provider registers over HTTP: one record for both.
+    fake.store.register(ID, host(1));
+    await until('the list', () => fake.store.info(ID).hosts.every(({ metadata }) => !('weir-origin' in metadata)));
+    assert.deepEqual(await adapter.remove?.([second], {}, never()), [true]);
+    assert.deepEqual(hosts(fake), ['provider']);
+  });
+
+  it('all copies of a service that live by the connection go in one call, and one leaves without the others', async () => {
+    const { adapter, fake } = await rig();
+    const how: WriteMode = { as: 'copy', ttl: 90_000, liveness: 'connection' };
+    const receipts = await put(adapter, [copyOf(1), copyOf(2), copyOf(3)], how);
+    assert.equal(adapter.capabilities.setsByConnection, true);
+    assert.equal(fake.log.filter(({ call }) => call === 'BatchInstanceRequest').length, 1);
+    assert.equal(fake.log.filter(({ call }) => call === 'InstanceRequest').length, 0);
+    assert.deepEqual(await adapter.remove?.(receipts.slice(0, 1), {}, never()), [true]);
+    assert.equal(fake.store.everyHost(ID)?.length, 2);
+  });
+
+  it('beats of many copies go side by side, and each has its answer', async () => {
+    const { adapter, fake } = await rig();
+    const how: WriteMode = { as: 'copy', ttl: 90_000, liveness: 'beat' };
+    const receipts = await put(
+      adapter,
+      Array.from({ length: 40 }, (_, n) => copyOf(n + 1)),
+      how,
+    );
+    fake.store.deregister(ID, host(7));
+    const results = (await adapter.renew?.(receipts, never())) ?? [];
+    const kinds = results.map((result) => (result instanceof SourceError ? result.message : result.kind));
+    assert.deepEqual(
+      kinds,
+      receipts.map(({ nativeId }) => (nativeId.startsWith('192.0.2.7#') ? 'forgotten' : 'renewed')),
+    );
   });
 });
 

@@ -5,7 +5,15 @@ import { type Snapshot, SourceError } from '../../src/model/snapshot.ts';
 import type { NacosConfig, NacosServer } from './config.ts';
 import { queryService } from './feed.ts';
 import type { Line } from './line.ts';
-import { type HealthWord, type MappingOptions, mapHosts, type NativeName, nativeName } from './mapping.ts';
+import {
+  type HealthWord,
+  isCopy,
+  type MappingOptions,
+  mapHosts,
+  type NativeInstance,
+  type NativeName,
+  nativeName,
+} from './mapping.ts';
 import { decodeHost, type ServiceInfo } from './native.ts';
 
 export interface ReaderDeps {
@@ -32,6 +40,25 @@ export async function readService(deps: ReaderDeps, key: ServiceKey, signal: Abo
   const base = { epoch: session.connectionId || `session-${session.number}`, sourceRevision: String(info.lastRefTime ?? 0) };
   if (hosts.length === 0 && lacks(key)) return { kind: 'absent', ...base };
   return { kind: 'present', ...base, instances, rejected };
+}
+
+/**
+ * True where a provider stands at the address and no copy: over HTTP both are one record, so that a removal would take the provider's.
+ * Rejects with SourceError, or with the signal's reason.
+ */
+export async function isProviders(
+  line: Line,
+  native: NativeName,
+  at: Pick<NativeInstance, 'ip' | 'port' | 'clusterName'>,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const session = await line.enter(signal);
+  const info = session === null ? await askOne(line, line.server, native, signal) : await queryService(session, native, signal);
+  const there = info.hosts.flatMap((value) => {
+    const host = decodeHost(value);
+    return !('reason' in host) && host.ip === at.ip && host.port === at.port && host.cluster === at.clusterName ? [host] : [];
+  });
+  return there.length > 0 && !there.some(({ metadata }) => isCopy(new Map(metadata)));
 }
 
 /** A member that is down must not fail a read that another one can answer. */

@@ -17,7 +17,11 @@ import {
   nativeName,
 } from './mapping.ts';
 import type { Publisher } from './publisher.ts';
+import { isProviders } from './reader.ts';
 import type { Session } from './session.ts';
+
+/** As many as there are connections for HTTP. */
+const BEATS_AT_ONCE = 8;
 
 /** How a record lives; first word of a receipt's token. */
 type Way = 'connection' | 'beat' | 'persistent';
@@ -80,9 +84,14 @@ export class Writer {
   }
 
   async renew(receipts: readonly WriteReceipt[], signal: AbortSignal): Promise<readonly RenewResult[]> {
-    const results: RenewResult[] = [];
-    for (const receipt of receipts) results.push(await this.#renew(receipt, signal));
-    return results;
+    const results = new Map<number, RenewResult>();
+    const left = receipts.entries();
+    // There is no call that beats several: one after the other, ten thousand copies would wait for each other past their time.
+    const lane = async (): Promise<void> => {
+      for (const [at, receipt] of left) results.set(at, await this.#renew(receipt, signal));
+    };
+    await Promise.all(Array.from({ length: BEATS_AT_ONCE }, lane));
+    return receipts.map((_, at) => results.get(at) ?? new SourceError('lost', 'nacos: the beat was not tried'));
   }
 
   async setHealth(receipt: WriteReceipt, health: RegistryHealth, signal: AbortSignal): Promise<void> {
@@ -147,9 +156,11 @@ export class Writer {
 
   async #remove(receipt: WriteReceipt, signal: AbortSignal): Promise<void> {
     const { config, line, publisher, http } = this.#deps;
-    const { way } = tokenOf(receipt);
+    const { way, copy } = tokenOf(receipt);
     const native = nativeName(config, receipt.service);
     if (way === 'connection') return publisher.remove(native, [receipt.nativeId], signal);
+    const beaten = way === 'beat' && copy ? identityOf(receipt.nativeId, true) : null;
+    if (beaten !== null && (await isProviders(line, native, beaten, signal))) return;
     const session = await line.enter(signal);
     if (way === 'beat' || session === null || !session.abilities.has('supportPersistentInstanceByGrpc')) {
       return http.remove(native, receipt, way === 'beat', signal);

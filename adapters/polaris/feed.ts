@@ -1,6 +1,8 @@
 // Owns all watches and lists of a source over one connection: who watches what, its life, the way back from the HTTP fallback.
 // Called by adapter.ts; must never retry: a loss fails every watch, and the supervisor opens them again.
 
+import { Guard } from '../../src/adapter/guard.ts';
+import { opened } from '../../src/adapter/opened.ts';
 import { snapshotSlot } from '../../src/adapter/snapshot-slot.ts';
 import type { Clock } from '../../src/kernel/clock.ts';
 import { Mailbox } from '../../src/kernel/mailbox.ts';
@@ -9,7 +11,6 @@ import { Deadline, type TimerWheel } from '../../src/kernel/timer-wheel.ts';
 import { type ServiceId, type ServiceKey, serviceId } from '../../src/model/service.ts';
 import { asSourceError, type ServiceList, type Snapshot, SourceError, type Unchanged } from '../../src/model/snapshot.ts';
 import { type AnswerDeps, blankNamespace, namesOf, revisionOf, snapshotOf } from './answers.ts';
-import { Guard } from './guard.ts';
 import { Poll, type PollDeps } from './poll.ts';
 import { type DiscoverResponse, TYPE_INSTANCE, TYPE_SERVICES, textOf } from './protocol.ts';
 import { type Asker, Question } from './question.ts';
@@ -76,8 +77,12 @@ export class Feed {
   }
 
   /** Snapshots of one service until abort; throws SourceError on loss. */
-  async *watch(key: ServiceKey, signal: AbortSignal): AsyncGenerator<WatchItem, void, void> {
-    if (signal.aborted || this.#ended) return;
+  watch(key: ServiceKey, signal: AbortSignal): AsyncIterable<WatchItem> {
+    return opened(() => this.#watch(key, signal));
+  }
+
+  #watch(key: ServiceKey, signal: AbortSignal): AsyncIterator<WatchItem, void, void> | null {
+    if (signal.aborted || this.#ended) return null;
     const id = serviceId(key);
     const box = snapshotSlot();
     let poll = this.#watched.get(id);
@@ -85,18 +90,17 @@ export class Feed {
       poll = this.#service(key);
       this.#watched.set(id, poll);
     }
-    poll.join(box);
-    this.#begin(poll);
-    try {
-      yield* box.read(signal);
-    } finally {
-      poll.boxes.delete(box);
-      if (poll.boxes.size === 0) {
-        poll.stop();
-        if (this.#watched.get(id) === poll) this.#watched.delete(id);
+    const joined = poll;
+    joined.join(box);
+    this.#begin(joined);
+    return box.read(signal, () => {
+      joined.boxes.delete(box);
+      if (joined.boxes.size === 0) {
+        joined.stop();
+        if (this.#watched.get(id) === joined) this.#watched.delete(id);
       }
       this.#endIfIdle();
-    }
+    });
   }
 
   /** The list of names until abort; throws SourceError on loss. */

@@ -18,10 +18,11 @@ export class Question {
   readonly namespace: string;
   /** '' for the list of services. */
   readonly name: string;
-  /** The bytes of the last 200001 to this revision: the same bytes need no decoding. */
-  sameBytes: Buffer | null = null;
+  // Bytes as text, one character each: a buffer of a few bytes is a part of a slab, and keeps all of its 64 KiB.
+  /** Of the last 200001 to this revision. */
+  #same: string | null = null;
   #revision = '';
-  #bytes: Buffer | null = null;
+  #bytes: string | null = null;
 
   constructor(type: number, namespace: string, name: string) {
     this.type = type;
@@ -38,7 +39,16 @@ export class Question {
     if (revision === this.#revision) return;
     this.#revision = revision;
     this.#bytes = null;
-    this.sameBytes = null;
+    this.#same = null;
+  }
+
+  /** Keeps the bytes of a 200001 to this revision: the same bytes need no decoding. */
+  keepSame(message: Buffer): void {
+    this.#same = message.toString('latin1');
+  }
+
+  isSame(message: Buffer): boolean {
+    return this.#same?.length === message.length && this.#same === message.toString('latin1');
   }
 
   /** As a request; `service` is always there: without it 1.18.1 ends the stream. */
@@ -55,8 +65,9 @@ export class Question {
 
   /** Encoded; made once per revision. */
   get bytes(): Buffer {
-    this.#bytes ??= encodeRequest(this.request);
-    return this.#bytes;
+    const bytes = this.#bytes ?? encodeRequest(this.request).toString('latin1');
+    this.#bytes = bytes;
+    return Buffer.from(bytes, 'latin1');
   }
 
   /** For messages: what this is about. */

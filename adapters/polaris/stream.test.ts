@@ -53,11 +53,14 @@ function rig(timeout = 1_000) {
     });
     return seen;
   };
-  const answer = (name: string, fields: Partial<DiscoverResponse> = {}, wire = wires.at(-1)): void => {
-    const service = { name: { value: name }, namespace: { value: 'default' }, revision: { value: 'r' } };
-    wire?.say(encodeResponse({ code: { value: 200_000 }, type: TYPE_INSTANCE, service, ...fields }));
-  };
+  const answer = (name: string, fields: Partial<DiscoverResponse> = {}, wire = wires.at(-1)): void =>
+    wire?.say(bytesOf(name, fields));
   return { clock, wires, lost, streams, ask, answer };
+}
+
+function bytesOf(name: string, fields: Partial<DiscoverResponse>): Buffer {
+  const service = { name: { value: name }, namespace: { value: 'default' }, revision: { value: 'r' } };
+  return encodeResponse({ code: { value: 200_000 }, type: TYPE_INSTANCE, service, ...fields });
 }
 
 function instance(name: string): Question {
@@ -102,9 +105,11 @@ describe('polaris Discover stream', () => {
       r.answer('a', { code: { value: 200_001 } });
       assert.deepEqual(seen.result, { kind: 'same' });
     }
-    assert.notEqual(question.sameBytes, null);
+    const bytes = bytesOf('a', { code: { value: 200_001 } });
+    assert.equal(question.isSame(bytes), true);
+    assert.equal(question.isSame(Buffer.concat([bytes, Buffer.alloc(1)])), false);
     question.revision = 'r2';
-    assert.equal(question.sameBytes, null);
+    assert.equal(question.isSame(bytes), false);
   });
 
   it('answers out of step end the stream: another service, type or namespace, a body without a service', () => {

@@ -126,7 +126,7 @@ export class DiscoverStreams implements Asker {
 
   /** What a message says to the question at the head of the row; null when it cannot be its answer. */
   #judge(question: Question, message: Buffer): Result | null {
-    if (question.sameBytes?.equals(message) === true) return SAME;
+    if (question.isSame(message)) return SAME;
     let answer: DiscoverResponse;
     try {
       answer = decodeResponse(message);
@@ -136,8 +136,7 @@ export class DiscoverStreams implements Asker {
     }
     if (contradiction(question, answer) !== null) return null;
     if (answer.code?.value !== NO_CHANGE) return { kind: 'answer', answer };
-    // A message is a view of a larger buffer: the copy lets that go.
-    question.sameBytes = Buffer.from(message);
+    question.keepSame(message);
     return SAME;
   }
 

@@ -14,6 +14,8 @@ export interface Capabilities {
   readonly heartbeat: 'none' | 'core' | 'server';
   /** Records of one `put` that go into one call to the registry; absent: one each. */
   readonly writesPerCall?: number;
+  /** True where all records of a service that live by our connection go in one call, however many; whatever `writesPerCall` says. */
+  readonly setsByConnection?: boolean;
   /** Fields that are read from the registry (and so have a voice in M4). */
   readonly reads: ReadonlySet<InstanceField>;
   /** Fields that survive a `put`. */

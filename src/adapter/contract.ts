@@ -76,6 +76,12 @@ export interface Adapter {
   put?(writes: readonly Write[], how: WriteMode, signal: AbortSignal): Promise<readonly (WriteReceipt | SourceError)[]>;
   /** Called by the keeper at ttl/3 when heartbeat is `core`. */
   renew?(receipts: readonly WriteReceipt[], signal: AbortSignal): Promise<readonly RenewResult[]>;
+  /**
+   * What speaks against writing instances of these services: one `denied` (a right is missing) or `refused` each, at most a few. Empty:
+   * nothing is known against it. Cheap, and reads only: nothing in the registry changes by it. A missing right is an answer, never
+   * thrown; what throws is that the question could not be asked. Absent: this kind cannot be asked without writing.
+   */
+  mayWrite?(keys: readonly ServiceKey[], signal: AbortSignal): Promise<readonly SourceError[]>;
   setHealth?(receipt: WriteReceipt, health: RegistryHealth, signal: AbortSignal): Promise<void>;
   /** Idempotent: what is gone already counts as removed. */
   remove?(

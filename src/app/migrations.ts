@@ -10,6 +10,7 @@ import type { Log } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 import { openFileStore } from '../migrate/file-store.ts';
 import { Migrations } from '../migrate/migrations.ts';
+import { Orphans } from '../migrate/orphans.ts';
 import { OverlayFile } from '../migrate/overlay-file.ts';
 import type { MigrationCatalog, MigrationSources, ProbeAddress } from '../migrate/ports.ts';
 import { openSharedStore } from '../migrate/shared-store.ts';
@@ -59,8 +60,8 @@ export class LateOverlay implements MergeOverlay {
     return this.#migrations?.overlayOf(service) ?? null;
   }
 
-  copyOrigin(service: ServiceId, source: string, host: string, port: number): string | null {
-    return this.#migrations?.copyOrigin(service, source, host, port) ?? null;
+  copyOrigin(service: ServiceId, source: string, host: string, port: number, nativeId: string): string | null {
+    return this.#migrations?.copyOrigin(service, source, host, port, nativeId) ?? null;
   }
 }
 
@@ -98,9 +99,21 @@ export async function openMigrations(parts: MigrationParts): Promise<OpenMigrati
     settings.migrations.frozen,
   );
   await migrations.open();
+  const orphans = new Orphans({
+    clock,
+    log,
+    events,
+    audit: (line) => audit.write(line),
+    catalog: catalogPort(parts),
+    sources: sourcesPort(parts),
+    known: () => new Set(migrations.list().map(({ id }) => id)),
+    frozen: () => migrations.frozenHere,
+  });
+  orphans.start();
   return {
     migrations,
     async close() {
+      await orphans.close();
       await migrations.close();
       await state?.close();
     },
@@ -150,6 +163,12 @@ function sourcesPort({ sources, catalog }: MigrationParts): MigrationSources {
     adapter: (source) => sources.about(source)?.adapter ?? null,
     get ids() {
       return catalog.sourceIds;
+    },
+    trouble: (source) => {
+      const summary = catalog.sourceSummary(source);
+      if (summary === undefined || summary.state === 'live') return null;
+      const { state, cause, message } = summary;
+      return [state, cause, message].filter((part) => part !== undefined).join(': ');
     },
   };
 }

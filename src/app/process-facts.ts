@@ -9,6 +9,7 @@ import { runInNewContext } from 'node:vm';
 import type { ProcessLife } from '../kernel/durable-file.ts';
 import type { PressureSample } from '../proxy/overload.ts';
 import type { Surroundings } from '../settings/references.ts';
+import { CgroupMemory, type MemoryUse } from './memory-use.ts';
 
 /** Loop delay that counts as full pressure (proxy-semantics §16), ms. */
 const FULL_LOOP_DELAY_MS = 200;
@@ -16,10 +17,11 @@ const LOOP_RESOLUTION_MS = 10;
 /** A delay is pressure once it lasted over so many looks (1 s at one every 250 ms). [W] */
 const LOOKS_OF_PRESSURE = 4;
 const DEFAULT_NOFILE = 1_024;
-/** From this share of the memory on what is garbage is collected at once, at most this often: who sheds makes no garbage any more, and
- * so would never be found to have room again (as Envoy's shrink_heap). */
+/** From this share of the memory on what is garbage is collected at once: who sheds makes no garbage any more, and so would never be
+ * found to have room again (as Envoy's shrink_heap). At most this often, and with at most a twentieth of a core. */
 const COLLECT_FROM = 0.9;
-const COLLECT_EVERY_LOOKS = 10;
+const COLLECT_EVERY_MS = 2_000;
+const COLLECT_REST = 20;
 
 /** Null where there are no users (not on Linux). */
 export function ownUid(): number | null {
@@ -101,20 +103,49 @@ export class LastingDelay {
   }
 }
 
+/** Memory in use as a share of what may be used. */
+export class MemoryPressure {
+  readonly #look: () => MemoryUse;
+  readonly #now: () => number;
+  readonly #collect: () => number;
+  #last = Number.POSITIVE_INFINITY;
+  #collectAt = Number.NEGATIVE_INFINITY;
+
+  /** `collect` answers the processor time that it took, ms: what others take of a core is no reason to collect less. */
+  constructor(look: () => MemoryUse, now: () => number, collect: () => number) {
+    this.#look = look;
+    this.#now = now;
+    this.#collect = collect;
+  }
+
+  /**
+   * One look. What it grew by since the look before counts twice: it can grow by as much again before the next one, and at the limit the
+   * kernel kills.
+   */
+  sample(): number {
+    let { used, limit } = this.#look();
+    const growth = Math.max(0, used - this.#last);
+    this.#last = used;
+    if ((used + growth) / limit >= COLLECT_FROM && this.#now() >= this.#collectAt) {
+      const spent = this.#collect();
+      this.#collectAt = this.#now() + Math.max(COLLECT_EVERY_MS, spent * COLLECT_REST);
+      ({ used, limit } = this.#look());
+    }
+    return (used + growth) / limit;
+  }
+}
+
 /** Measures pressure; `close` ends the measuring of the loop. */
 export class PressureMeter {
   readonly #loop = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
   readonly #nofile: number;
-  readonly #memory: number;
+  readonly #memory = new MemoryPressure(memoryLook(), () => performance.now(), garbageCollector());
   readonly #lasting = new LastingDelay();
   #worstSinceScrape = 0;
   #looked = false;
-  #looksSinceCollection = COLLECT_EVERY_LOOKS;
 
   constructor(nofile: number) {
     this.#nofile = nofile;
-    const constrained = process.constrainedMemory();
-    this.#memory = constrained > 0 && constrained < totalmem() ? constrained : totalmem();
     this.#loop.enable();
   }
 
@@ -123,13 +154,10 @@ export class PressureMeter {
     // The first look covers the start of the process, which loads modules and is no sign of overload.
     const delay = this.#looked ? Math.max(0, this.#loop.percentile(99) / 1e6 - LOOP_RESOLUTION_MS) : 0;
     this.#looked = true;
-    this.#loop.reset();
     this.#worstSinceScrape = Math.max(this.#worstSinceScrape, delay);
-    const memory = process.memoryUsage.rss() / this.#memory;
-    if (this.#looksSinceCollection++ >= COLLECT_EVERY_LOOKS && memory >= COLLECT_FROM) {
-      this.#looksSinceCollection = 0;
-      collectGarbage();
-    }
+    const memory = this.#memory.sample();
+    // After what the look itself took: a collection is no sign of an overloaded loop.
+    this.#loop.reset();
     return {
       memory,
       fds: openFiles() / this.#nofile,
@@ -149,10 +177,35 @@ export class PressureMeter {
   }
 }
 
-function collectGarbage(): void {
-  setFlagsFromString('--expose-gc');
-  const collect: unknown = runInNewContext('gc');
-  if (typeof collect === 'function') collect({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+/**
+ * The limit of the own control group, else what the host has or lets us have. Resident memory counts where it is more than what the group
+ * is charged: pages of node itself may be charged to another group, and then nothing is left to drop when it grows between two looks.
+ */
+function memoryLook(): () => MemoryUse {
+  const total = totalmem();
+  const constrained = process.constrainedMemory();
+  const limit = constrained > 0 && constrained < total ? constrained : total;
+  const group = new CgroupMemory();
+  return () => {
+    const resident = process.memoryUsage.rss();
+    const own = group.look(total);
+    return own === null ? { used: resident, limit } : { used: Math.max(resident, own.used), limit: own.limit };
+  };
+}
+
+/** Made at its first use: a flag of V8 brings the function to new contexts only. Answers the processor time that it took, ms. */
+function garbageCollector(): () => number {
+  let collect: unknown;
+  return () => {
+    if (collect === undefined) {
+      setFlagsFromString('--expose-gc');
+      collect = runInNewContext('gc');
+    }
+    const before = process.cpuUsage();
+    if (typeof collect === 'function') collect({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+    const { user, system } = process.cpuUsage(before);
+    return (user + system) / 1_000;
+  };
 }
 
 function openFiles(): number {

@@ -127,7 +127,15 @@ export class RunningSources implements SettingsUser {
   ): { readonly adapter: Adapter; readonly counts: ReadonlyMap<string, number>; readonly nextTryInMs: number | null } | null {
     const running = this.#running.get(sourceId);
     if (running === undefined) return null;
-    return { adapter: running.adapter, counts: running.counts, nextTryInMs: running.supervisor.summary().nextTryInMs };
+    const { adapter, counts, supervisor } = running;
+    return {
+      adapter,
+      counts,
+      // Looks at every watch while some are lost, and each merge of a service asks for its sources' adapters.
+      get nextTryInMs() {
+        return supervisor.summary().nextTryInMs;
+      },
+    };
   }
 
   /**

@@ -112,7 +112,7 @@ function mergeSource(record: ServiceRecord, { overlay, now }: MergeContext): Mer
     instance,
     held,
     suspect: suspect || record.suspect,
-    copyOf: readMarker(instance.metadata)?.origin ?? overlay.copyOrigin(record.id, id, instance.host, instance.port),
+    copyOf: readMarker(instance.metadata)?.origin ?? overlay.copyOrigin(record.id, id, instance.host, instance.port, instance.id),
   });
   const entries = guard.present.map((instance) => toEntry(instance, false, false));
   if (guard.kept.length > 0) {

@@ -20,8 +20,11 @@ export interface MergeOverlay {
     /** Weighted merges: lower-case header whose value decides the side of a request. */
     readonly sticky?: string;
   } | null;
-  /** True when the write ledger says that this address in this source is a copy of ours (W4); the origin's source id, or null. */
-  copyOrigin(service: ServiceId, source: string, host: string, port: number): string | null;
+  /**
+   * The origin's source id when the write ledger says that this record of this source is a copy of ours (W4), else null. By the record's
+   * own id as well: a provider may register beside its copy.
+   */
+  copyOrigin(service: ServiceId, source: string, host: string, port: number, nativeId: string): string | null;
 }
 
 /** Without migrations. */

@@ -44,6 +44,8 @@ export type Phase =
 
 const RESTORED = { cause: 'restored', message: 'from the last-good file; not heard from since the start' };
 const NEVER_SEEN: Phase = { kind: 'neverSeen' };
+/** Shared: a record is live most of its time, and is heard from every few seconds. */
+const LIVE: Phase = { kind: 'live' };
 
 /** What a record of the last-good file turns into when somebody needs it. */
 export interface StoredWord {
@@ -229,7 +231,7 @@ export class ServiceRecord {
     const before = this.live;
     this.#heardSeq = seq;
     this.contactAt = now;
-    this.#enter({ kind: 'live' });
+    this.#enter(LIVE);
     this.#guard.setLive(true, now);
     return !before;
   }

@@ -1,7 +1,7 @@
 // Owns `weir demo --story`: a sidecar between two registries (embedded ones, or those that the environment names), providers that are
 // registered natively, steady traffic, and what to type next. A file in the user's cache tells other terminals the addresses.
 // State lives in a temporary folder; Ctrl-C ends everything.
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type NativeDoor, openEtcdDoor, startEmbedded } from '../app/embedded.ts';
@@ -186,12 +186,15 @@ async function writeVariables(io: Io, variables: Variables): Promise<string> {
   const folder = join(io.env.get('XDG_CACHE_HOME') ?? join(io.env.get('HOME') ?? homedir(), '.cache'), 'weir');
   const file = join(folder, 'demo.env');
   await mkdir(folder, { recursive: true });
-  await rm(file, { force: true });
+  // Whole at once: whoever waits for the file reads it as soon as it is there.
+  const made = `${file}.${process.pid}`;
+  await rm(made, { force: true });
   // A token may be among them.
-  await writeFile(file, [...variables].map(([name, value]) => `export ${name}='${value}'\n`).join(''), {
+  await writeFile(made, [...variables].map(([name, value]) => `export ${name}='${value}'\n`).join(''), {
     mode: 0o600,
     flag: 'wx',
   });
+  await rename(made, file);
   return file;
 }
 

@@ -93,6 +93,18 @@ describe('weir migrate', () => {
     assert.match(out, /^ {2}waits for old is not heard \(1 services\)$/m);
   });
 
+  it('start never says 100 % while a side is not there, and waits for it no longer than a few seconds', async () => {
+    const trouble = 'new, which is failed: refused: no such namespace';
+    const copies = { new: { written: 0, intent: 0, withheld: 0, removing: 0, kept: 0 } };
+    fake.migrations.put({ phase: 'mirror' }, { worker: { ...worker, settled: false, copies, waiting: [trouble] } });
+    const { code, out } = await weir('start', 'm1');
+    assert.equal(code, 0);
+    assert.doesNotMatch(out, /100 %/);
+    assert.match(out, /^0 %; copies/m);
+    assert.match(out, /^Not everything is written yet; the sidecar goes on by itself\.$/m);
+    assert.match(out, /^ {2}waits for new, which is failed: refused: no such namespace$/m);
+  });
+
   it('every step is passed on, and --json prints the answer as it came', async () => {
     fake.migrations.put({ phase: 'shift', weight: 40 });
     assert.match((await weir('shift', 'm1', '--weight', '40')).out, /^m1: old → new, shift 40 %$/m);

@@ -16,6 +16,8 @@ import { ageText, line, table } from './table.ts';
 /** Both registries are read and every copy is probed: that takes its time, ms. */
 const VERIFY_MS = 600_000;
 const PROGRESS_MS = 500;
+/** So many looks without a copy more, while something is waited for, and `start` waits no longer. */
+const MAX_IDLE_LOOKS = 10;
 const BAR = 30;
 /** So many lines of one kind are shown to people; `--json` has all. */
 const MAX_LINES = 20;
@@ -165,13 +167,18 @@ export async function start(io: Io, id: string, options: ApiOptions & { readonly
   let now = await client.ask(Migration, 'POST', pathOf(id, 'start'), {}, VERIFY_MS);
   if (options.wait !== false && options.json !== true) {
     let last = '';
-    while (!io.stop.aborted && now.phase === 'mirror' && now.writer?.settled !== true) {
+    let idle = 0;
+    while (!io.stop.aborted && now.phase === 'mirror' && now.writer?.settled !== true && idle < MAX_IDLE_LOOKS) {
       last = progress(io, now, last);
       await setTimeout(PROGRESS_MS, undefined, { signal: io.stop }).catch(() => undefined);
+      const before = JSON.stringify(now.counts);
       now = await client.ask(Migration, 'GET', pathOf(id));
+      const stands = JSON.stringify(now.counts) === before && (now.writer?.waiting.length ?? 0) > 0;
+      idle = stands ? idle + 1 : 0;
     }
     progress(io, now, last);
     if (io.terminal) io.out('\n');
+    if (idle === MAX_IDLE_LOOKS) io.out(line('Not everything is written yet; the sidecar goes on by itself.'));
   }
   show(io, now, options);
 }

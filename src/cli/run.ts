@@ -1,9 +1,9 @@
 // Owns `weir run`: starts the sidecar and turns signals into drain, hard stop and reload.
 // SIGTERM or SIGINT: drain, exit 0. A second one: hard stop, exit 1. SIGHUP: read the configuration again.
-import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8';
 import { messageOf, WeirError } from '../kernel/errors.ts';
 import { errorAbout } from '../model/error-table.ts';
 import { useCompileCache } from './compile-cache.ts';
+import { keepHeapSmall } from './heap.ts';
 import { CommandFailure, EXIT_FAILED, EXIT_OK, EXIT_USAGE, type Io } from './io.ts';
 
 /** How long after the start newly compiled code is written down, ms. */
@@ -42,29 +42,6 @@ export async function run(io: Io, options: RunOptions): Promise<number> {
     setTimeout(keepCompiled, KEEP_COMPILED_MS).unref();
     return app;
   });
-}
-
-/** Time that the first answers of all sources take at most, ms. */
-const START_BURST_MS = 15_000;
-/** The young generation is looked at this often, ms, and grows while it is smaller than this, bytes. */
-const YOUNG_LOOK_MS = 1_000;
-const YOUNG_ENOUGH = 24 * 1024 * 1024;
-
-/**
- * A sidecar's heap grows in bursts (10,000 answers at a start, a reload) and is small otherwise. By default V8 lets the old generation
- * nearly double before it looks again, and keeps a young generation of the size that the first burst needed; a host full of programs
- * pays for both (560 MB instead of 360 with 100,000 instances from an etcd). Afterwards the young generation may grow: requests live
- * there, and a small one costs them a tenth. But not beyond what they need: a burst (a registry that is back) would leave it at 130 MB.
- */
-function keepHeapSmall(): void {
-  setFlagsFromString('--heap-growing-percent=30');
-  setFlagsFromString('--semi-space-growth-factor=1');
-  setTimeout(() => setInterval(boundYoung, YOUNG_LOOK_MS).unref(), START_BURST_MS).unref();
-}
-
-function boundYoung(): void {
-  const young = getHeapSpaceStatistics().find(({ space_name }) => space_name === 'new_space')?.space_size ?? 0;
-  setFlagsFromString(`--semi-space-growth-factor=${young < YOUNG_ENOUGH ? 2 : 1}`);
 }
 
 /**

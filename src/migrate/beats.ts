@@ -77,7 +77,8 @@ export class Beats {
   async #beat(): Promise<void> {
     const { clock, adapter: find, mayRenew, entries, log, target } = this.#deps;
     const adapter = find();
-    if (adapter?.renew === undefined || adapter.capabilities.heartbeat !== 'core' || !mayRenew()) return;
+    // `server`: records of our own live by the connection there, copies by our beats all the same (Nacos).
+    if (adapter?.renew === undefined || adapter.capabilities.heartbeat === 'none' || !mayRenew()) return;
     const leased = entries().flatMap((entry) => (entry.receipt === null ? [] : [{ entry, receipt: entry.receipt }]));
     if (leased.length === 0) return;
     const receipts: readonly WriteReceipt[] = leased.map(({ receipt }) => receipt);

@@ -27,7 +27,7 @@ describe('the stored form of a migration', () => {
       service: 'größe/a b',
       baseline: null,
       entries: [
-        ledgerEntry('größe/a b', 1, { state: 'intent', receipt: null, applied: '' }),
+        ledgerEntry('größe/a b', 1, { state: 'intent', receipt: null, applied: '', shown: 'x1' }),
         ledgerEntry('größe/a b', 65_535, {
           state: 'kept',
           transport: 'udp',

@@ -106,6 +106,7 @@ const EntryRecord = Type.Object(
       Type.Object({ service: Key, nativeId: Text, leaseId: Type.Optional(Text), token: Type.Optional(Text) }, STRICT),
     ),
     applied: Text,
+    shown: Type.Optional(Text),
     health: oneOf(['healthy', 'unhealthy', 'unknown']),
     at: Type.Number(),
     epoch: Count,
@@ -226,10 +227,11 @@ export function isEmptyPage(page: LedgerPage): boolean {
 
 /** Field by field, so that what a caller carries along besides is not stored. */
 function encodeEntry(entry: LedgerEntry): Static<typeof EntryRecord> {
-  const { target, origin, service, host, port, transport, state, applied, health, at, epoch } = entry;
+  const { target, origin, service, host, port, transport, state, applied, shown, health, at, epoch } = entry;
   const { namespace, name } = entry.key;
   const receipt = entry.receipt === null ? null : encodeReceipt(entry.receipt);
-  return { target, origin, service, key: { namespace, name }, host, port, transport, state, receipt, applied, health, at, epoch };
+  const where = { target, origin, service, key: { namespace, name }, host, port, transport };
+  return { ...where, state, receipt, applied, ...(shown !== undefined && { shown }), health, at, epoch };
 }
 
 function encodeReceipt({ service, nativeId, leaseId, token }: NonNullable<LedgerEntry['receipt']>) {

@@ -315,6 +315,11 @@ describe('rule 5: whose a record is', () => {
       { entries: [entry(one, {}, lossy)], origin: account('a', [one]), target: account('b', [bare, one]) },
       ['remove native 80'],
     ],
+    [
+      'a record of the address that hides ours is native, and ours goes whatever became of the origin',
+      { entries: [entry(one, {}, lossy)], target: account('b', [one]) },
+      ['remove native 80'],
+    ],
     ['a copy by the ledger begets no copy', { origin: account('a', [one]), copiesInOrigin: new Set([addressOf(one)]) }, []],
   ];
   for (const [what, input, expected] of lost) {
@@ -392,6 +397,19 @@ describe('what others do to our copies', () => {
     assert.deepEqual(short(run({ ...written, target: edited, notes: note(one, { ...settled, shown }) })), ['put repair 80']);
     const limited = run({ ...written, target: edited, notes: note(one, { ...settled, shown, repairedAt: NOW - 59_000 }) });
     assert.deepEqual([short(limited), limited.nextAt], [[], NOW + 1_000]);
+  });
+  it('rounding by the target is not written again after a restart, an edit meanwhile is', () => {
+    const rounded = account('b', [copyOf(one, rules(), { weight: 99 })]);
+    const [learned] = run({ ...written, target: rounded, notes: note(one, settled) }).learned ?? [];
+    assert.ok(learned?.shown !== undefined);
+    assert.deepEqual(short(run({ ...written, entries: [learned], target: rounded })), []);
+    const edited = account('b', [copyOf(one, rules(), { weight: 1 })]);
+    assert.deepEqual(short(run({ ...written, entries: [learned], target: edited })), ['put repair 80']);
+    assert.deepEqual(
+      run({ ...written, target: account('b', [copyOf(one)]), notes: note(one, settled) }).learned,
+      [],
+      'as written',
+    );
   });
   it('an edit while we were away is settled by one write', () => {
     const edited = account('b', [copyOf(one, rules(), { weight: 1 })]);

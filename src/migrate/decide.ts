@@ -5,7 +5,16 @@ import type { WriteReceipt } from '../adapter/contract.ts';
 import { isForeignCopy, readMarker } from '../catalog/copies.ts';
 import type { SourceAccount } from '../catalog/view.ts';
 import type { Instance, RegistryHealth } from '../model/instance.ts';
-import { type CopyRules, type Desired, desiredCopy, digestOf, sameAgain, showsAll, type Withheld } from './desired.ts';
+import {
+  type CopyRules,
+  type Desired,
+  desiredCopy,
+  digestOf,
+  sameAgain,
+  shortDigest,
+  showsAll,
+  type Withheld,
+} from './desired.ts';
 import { type Address, addressOf } from './ledger.ts';
 import type { LedgerEntry } from './migration.ts';
 import { type Standing, standings } from './standing.ts';
@@ -111,6 +120,8 @@ export interface Decision {
   readonly actions: readonly Action[];
   /** Notes that changed. */
   readonly notes: ReadonlyMap<Address, Note>;
+  /** What the target shows of our copies in a spelling of its own ({@link LedgerEntry.shown}); nothing is written to it for that. */
+  readonly learned?: readonly LedgerEntry[];
   /** Decide again then, though nothing changed; Infinity: no need. */
   readonly nextAt: number;
   /** What is waited for, for people; null: nothing. */
@@ -121,12 +132,14 @@ export interface Decision {
 export function decide(input: DecideInput): Decision {
   const pass = new Pass(input);
   pass.run();
-  return { actions: pass.actions, notes: pass.notes, nextAt: pass.nextAt, waiting: pass.waiting };
+  const { actions, notes, learned, nextAt, waiting } = pass;
+  return { actions, notes, learned, nextAt, waiting };
 }
 
 class Pass {
   readonly actions: Action[] = [];
   readonly notes = new Map<Address, Note>();
+  readonly learned: LedgerEntry[] = [];
   nextAt = Number.POSITIVE_INFINITY;
   waiting: string | null = null;
   readonly #in: DecideInput;
@@ -241,11 +254,15 @@ class Pass {
     }
     const shown = digestOf(ours, rules.keeps);
     if (note.shown === null) {
-      if (showsAll(ours, copy.instance, rules.keeps)) note = this.#remember(address, { shown });
+      // In an earlier life of ours it has shown this after our write.
+      const known = entry.shown !== undefined && entry.shown === shortDigest(shown);
+      if (known || showsAll(ours, copy.instance, rules.keeps)) note = this.#remember(address, { shown });
       else if (!settled) this.#wait(null, note.wroteAt + SETTLE_MS);
       // The registry's own spelling of what we wrote, or a foreign edit while we were away: one write settles which.
-      else if (Number.isFinite(note.wroteAt)) note = this.#remember(address, { shown });
-      else if (this.#mayRepair(note)) return put('repair');
+      else if (Number.isFinite(note.wroteAt)) {
+        note = this.#remember(address, { shown });
+        this.learned.push({ ...entry, shown: shortDigest(shown) });
+      } else if (this.#mayRepair(note)) return put('repair');
     } else if (note.shown !== shown && this.#mayRepair(note)) return put('repair');
     this.#compareHealth(entry, address, ours, copy);
   }

@@ -1,5 +1,6 @@
 // Owns what record a copy should be: from one instance of the origin to the instance that the target is to hold, with markers, mapped
 // metadata, and isolation said in the target's own words (migration.md rules 3 to 5). Pure. Called by decide.ts and ending.ts.
+import { createHash } from 'node:crypto';
 import type { InstanceField } from '../adapter/capabilities.ts';
 import { EPOCH_KEY, KEPT_KEY, MIGRATION_KEY, markersOf } from '../catalog/copies.ts';
 import { hostPort } from '../kernel/address.ts';
@@ -79,6 +80,11 @@ export function digestOf(instance: Instance, keeps: ReadonlySet<InstanceField>):
     kept('locality', [region ?? null, zone ?? null, campus ?? null]),
     kept('metadata', ownEntries(instance.metadata)),
   ]);
+}
+
+/** A digest in few characters, for the ledger. */
+export function shortDigest(digest: string): string {
+  return createHash('sha256').update(digest).digest('base64url').slice(0, 16);
 }
 
 /** True when the record shows all that we wrote; entries that the registry added of its own are no difference. */

@@ -53,9 +53,19 @@ function whereabouts({ doc, catalog, scope }: FactsInput, ledger: Ledger): Where
     for (const address of sides.to.copies) copiesLeft.push(`${service} ${address}`);
     // A return copy does not count: the abort takes it away.
     for (const address of sides.to.natives) if (!sides.from.standing.has(address)) onlyInTo.push(`${service} ${address}`);
-    for (const address of sides.from.natives) if (!sides.to.all.has(address)) onlyInFrom.push(`${service} ${address}`);
+    const withheld = withheldIn(ledger, to, service);
+    for (const address of sides.from.natives) {
+      if (sides.to.all.has(address)) continue;
+      const why = withheld.has(address) ? ` (its copy is withheld: ${to} has no word for what ${from} says of it)` : '';
+      onlyInFrom.push(`${service} ${address}${why}`);
+    }
   }
   return { copiesLeft: named(copiesLeft), onlyInTo: named(onlyInTo), onlyInFrom: named(onlyInFrom), blind: null };
+}
+
+function withheldIn(ledger: Ledger, target: string, service: ServiceId): ReadonlySet<string> {
+  const withheld = ledger.entriesIn(target, service).filter(({ state }) => state === 'withheld');
+  return new Set(withheld.map(({ host, port }) => hostPort(host, port)));
 }
 
 interface Side {
@@ -93,7 +103,10 @@ export function isOthersCopy({ metadata }: Instance, migration: string): boolean
 
 /** A copy by its marker, or where the registry loses markers by the ledger. */
 export function isCopy(instance: Instance, ledger: Ledger, service: ServiceId, source: string): boolean {
-  return readMarker(instance.metadata) !== null || ledger.copyOrigin(service, source, instance.host, instance.port) !== null;
+  return (
+    readMarker(instance.metadata) !== null ||
+    ledger.copyOrigin(service, source, instance.host, instance.port, instance.id) !== null
+  );
 }
 
 function named(all: readonly string[]): readonly string[] {

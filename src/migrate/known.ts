@@ -1,4 +1,5 @@
 // Owns what this sidecar knows of one migration, and how people see it. Called by migrations.ts, which alone changes it.
+import { Fleet } from './fleet.ts';
 import type { GateWatch, SideShow } from './gate-watch.ts';
 import type { MigrationDoc } from './migration.ts';
 import type { MigrationCatalog } from './ports.ts';
@@ -31,6 +32,7 @@ export interface Known {
   revision: string;
   behind: readonly string[];
   sidecars: readonly string[];
+  readonly fleet: Fleet;
   readonly scope: Scope;
   worker: Worker | null;
   gate: GateWatch | null;
@@ -49,6 +51,7 @@ export function newKnown(doc: MigrationDoc, revision: string, catalog: Migration
     revision,
     behind: [],
     sidecars: [],
+    fleet: new Fleet(),
     scope: new Scope(doc.spec, catalog),
     worker: null,
     gate: null,

@@ -48,6 +48,16 @@ describe('ledger', () => {
     assert.deepEqual([ledger.copyOrigin(S, 'b', '10.0.0.1', 1), ledger.copyOrigin(S, 'b', '10.0.0.1', 2)], [null, null]);
   });
 
+  it('a record at the address of a copy, under another id than its receipt has, is no copy', () => {
+    const ledger = new Ledger();
+    const key = { namespace: 'default', name: 'web' };
+    ledger.write(entry(1, { receipt: { service: key, nativeId: '77' } }));
+    ledger.write(entry(2, { state: 'intent' }));
+    const origins = (port: number, ids: readonly string[]) => ids.map((id) => ledger.copyOrigin(S, 'b', '10.0.0.1', port, id));
+    assert.deepEqual(origins(1, ['77', '78']), ['a', null]);
+    assert.deepEqual(origins(2, ['77', '78']), ['a', 'a'], 'no answer told the id yet');
+  });
+
   it('counts by state through writes, strikes and replaced pages', () => {
     const ledger = new Ledger();
     ledger.write(entry(1, { state: 'intent' }));

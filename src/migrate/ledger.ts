@@ -85,11 +85,15 @@ export class Ledger {
     return found;
   }
 
-  /** Origin of a copy of ours at this address of this source; null: none stands there (a kept one is an ordinary record). */
-  copyOrigin(service: ServiceId, source: string, host: string, port: number): string | null {
+  /**
+   * Origin of a copy of ours at this address of this source; null: none stands there (a kept one is an ordinary record). `nativeId`: of the
+   * record that is asked about, which may be another one at the same address.
+   */
+  copyOrigin(service: ServiceId, source: string, host: string, port: number, nativeId?: string): string | null {
     for (const transport of ['tcp', 'udp'] as const) {
       const entry = this.entry(source, service, host, port, transport);
-      if (entry !== undefined && entry.state !== 'kept' && entry.state !== 'withheld') return entry.origin;
+      if (entry === undefined || entry.state === 'kept' || entry.state === 'withheld') continue;
+      if (nativeId === undefined || mayBe(entry, nativeId)) return entry.origin;
     }
     return null;
   }
@@ -128,6 +132,11 @@ export class Ledger {
     counts[state] += by;
     if (Object.values(counts).every((n) => n === 0)) this.#counts.delete(target);
   }
+}
+
+/** By its id; where no answer has told us the id of our record, any could be it. */
+export function mayBe({ receipt }: LedgerEntry, nativeId: string): boolean {
+  return receipt === null || receipt.nativeId === nativeId;
 }
 
 function keyOf(entry: LedgerEntry): string {

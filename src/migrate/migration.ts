@@ -127,6 +127,11 @@ export interface LedgerEntry {
   readonly receipt: WriteReceipt | null;
   /** Digest of everything but health as it was written last; empty before the first write. */
   readonly applied: string;
+  /**
+   * Short digest of what the target showed after that, where it is not what we wrote (a weight rounded, say): a restart does not write it
+   * again for that. Absent: as written, or not seen yet.
+   */
+  readonly shown?: string;
   readonly health: RegistryHealth;
   /** Wall ms of the last write. */
   readonly at: number;

@@ -571,6 +571,24 @@ describe('pace', () => {
   );
 });
 
+describe('pace of whole sets', () => {
+  claim(
+    'where all records of a service go in one call, a service is a call',
+    async (rig) => {
+      rig.b.capabilities = { setsByConnection: true, heartbeat: 'server' };
+      for (const n of ports(0, 100)) rig.a.native(`default/s${n}`, ...ports(1, 10).map((port) => instance(port)));
+      rig.mirror();
+      await rig.clock.advance(1_000);
+      const sent = (): number => rig.b.calls.filter(({ what }) => what === 'put').reduce((sum, { ids }) => sum + ids.length, 0);
+      assert.ok(sent() >= 400 && sent() <= 600, `${sent()} records after 1 s at 50 calls a second`);
+      for (const { what, ids } of rig.b.calls) if (what === 'put') assert.ok(ids.length <= 100, `${ids.length} in one`);
+      await rig.clock.advance(1_500);
+      assert.equal(sent(), 1_000);
+    },
+    { liveness: 'connection' },
+  );
+});
+
 describe('the right to write', () => {
   claim('goes with every put and removal as the fence of its target', async (rig) => {
     const fence = { key: 'leader', createRevision: '1', leaseId: '2' };

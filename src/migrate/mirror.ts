@@ -300,6 +300,7 @@ export class Mirror {
     if (this.#lost.signal.aborted) return;
     this.#lost.abort(reason);
     this.#stop();
+    this.#saver.abandon();
     this.#giveUp(new SourceError('fenced', 'the right to write for this migration is lost'));
     this.#deps.log.warn({ migration: this.#task.spec.id }, 'the right to write for a migration is lost');
     void this.#forth.close();

@@ -72,8 +72,9 @@ export function afterCall(
   if (outcome === true || outcome === 'native') return { entry: before, note: {} };
   const { digest: applied, instance, why } = action;
   const state = why === 'kept' ? ('kept' as const) : ('written' as const);
+  const { shown: _, ...rest } = before;
   return {
-    entry: { ...before, state, receipt: outcome, applied, health: instance.health, at: at.wall, epoch: at.epoch },
+    entry: { ...rest, state, receipt: outcome, applied, health: instance.health, at: at.wall, epoch: at.epoch },
     note: { ...well, shown: null, forgotten: false, unsayable: null, ...(REPAIRS.has(why) && { repairedAt: at.now }) },
   };
 }

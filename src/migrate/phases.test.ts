@@ -101,6 +101,9 @@ describe('steps of a migration', () => {
     const left = { copiesLeft: ['game/a 10.0.0.1:80'] };
     assert.match(refusal({ kind: 'finish', keepCopies: false }, cut, left).missing, /game\/a 10\.0\.0\.1:80 is a copy/);
     assert.equal(after({ kind: 'finish', keepCopies: true }, cut, left).keptCopies, true);
+    const ephemeral = { ...left, keepsNone: true };
+    assert.match(refusal({ kind: 'finish', keepCopies: true }, cut, ephemeral).missing, /new cannot keep copies/);
+    assert.equal(after({ kind: 'finish', keepCopies: true }, cut, { keepsNone: true }).keptCopies, false);
     const gone = { onlyInFrom: ['game/a 10.0.0.2:80'] };
     assert.match(refusal({ kind: 'finish', keepCopies: true }, cut, gone).missing, /only in old/);
     assert.match(refusal({ kind: 'finish', keepCopies: true }, cut, { blind: 'new is away' }).missing, /new is away/);

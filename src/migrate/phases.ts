@@ -26,6 +26,8 @@ export interface StepFacts {
   readonly onlyInFrom: readonly string[];
   /** Why the facts above cannot be trusted now (a source is away); null: they can. */
   readonly blind: string | null;
+  /** True where copies in `to` cannot become ordinary records; default: they can. */
+  readonly keepsNone?: boolean;
 }
 
 export type StepResult =
@@ -111,6 +113,9 @@ function finish(doc: MigrationDoc, keepCopies: boolean, facts: StepFacts): StepR
   if (facts.blind !== null) missing.push(facts.blind);
   if (!keepCopies) {
     for (const copy of facts.copiesLeft) missing.push(`${copy} is a copy: its provider does not register in ${spec.to} yet`);
+  }
+  if (keepCopies && facts.keepsNone === true && facts.copiesLeft.length > 0) {
+    missing.push(`${spec.to} cannot keep copies that live by beats or a connection: let the providers register there first`);
   }
   for (const one of facts.onlyInFrom) missing.push(`${one} is only in ${spec.from}`);
   if (missing.length > 0) return refused('MIGRATION_PHASE', missing);

@@ -4,6 +4,7 @@ import type { InstanceField } from '../adapter/capabilities.ts';
 import type { Adapter } from '../adapter/contract.ts';
 import { isForeignCopy, readMarker } from '../catalog/copies.ts';
 import { hostPort } from '../kernel/address.ts';
+import type { Clock } from '../kernel/clock.ts';
 import { messageOf } from '../kernel/errors.ts';
 import { type Instance, NORMAL_WEIGHT } from '../model/instance.ts';
 import { RESERVED_PREFIX } from '../model/metadata.ts';
@@ -11,6 +12,7 @@ import { type ServiceId, serviceId } from '../model/service.ts';
 import { type CopyRules, desiredCopy } from './desired.ts';
 import type { Ledger } from './ledger.ts';
 import type { MigrationSpec } from './migration.ts';
+import { askRights, sideFaults } from './plan-sides.ts';
 import type { MigrationCatalog, MigrationSources } from './ports.ts';
 import type { Scope } from './scope.ts';
 
@@ -47,6 +49,7 @@ export interface Plan {
 }
 
 export interface PlanInput {
+  readonly clock: Clock;
   readonly spec: MigrationSpec;
   readonly scope: Scope;
   readonly catalog: MigrationCatalog;
@@ -66,7 +69,7 @@ export async function makePlan(input: PlanInput, signal: AbortSignal): Promise<P
     errors.push(`source ${from === null ? spec.from : spec.to} is not configured`);
     return { services: [], errors, warnings };
   }
-  capabilityFaults(input, from, to, errors, warnings);
+  sideFaults(input, from, to, { errors, warnings });
   const names = new Map<string, ServiceId>();
   const services: PlannedService[] = [];
   for (const service of scope.services()) {
@@ -80,35 +83,8 @@ export async function makePlan(input: PlanInput, signal: AbortSignal): Promise<P
   }
   if (services.length === 0) warnings.push(`no service of ${spec.from} matches ${spec.services.join(', ')} yet`);
   if (!input.shared) warnings.push('this sidecar only: other sidecars do not see the phase (state.shared is not configured)');
+  await askRights(input, from, to, { errors, warnings }, signal);
   return { services: await withSubscribers(services, input, from, signal), errors, warnings };
-}
-
-function capabilityFaults({ spec, shared }: PlanInput, from: Adapter, to: Adapter, errors: string[], warnings: string[]): void {
-  if (!to.capabilities.register || to.put === undefined || to.remove === undefined) {
-    errors.push(`${spec.to} (${to.kind}) cannot register: it can be \`from\` only`);
-  }
-  const returns = from.capabilities.register && from.put !== undefined;
-  if (!returns) {
-    warnings.push(
-      `${spec.from} (${from.kind}) cannot register: there are no return copies, and what moves early is listed by status`,
-    );
-    if (spec.direction === 'twoWay') errors.push(`direction twoWay: ${spec.from} (${from.kind}) cannot register`);
-  }
-  if (!from.capabilities.list && from.services === undefined) {
-    warnings.push(`${spec.from} (${from.kind}) lists no names: only services that are watched by name are seen`);
-  }
-  if (spec.liveness === 'connection') {
-    if (shared)
-      errors.push('liveness connection: a copy would be lost with its owner, and a fleet changes owners (state.shared)');
-    if (to.capabilities.heartbeat !== 'server')
-      errors.push(`liveness connection: ${spec.to} (${to.kind}) does not tie records to a connection`);
-  }
-  if (spec.liveness === 'persistent' && to.kind === 'nacos' && to.capabilities.heartbeat === 'server' && returns) {
-    errors.push(
-      `liveness persistent: ${spec.to} would turn its services persistent and refuse the providers' own registrations with 400; ` +
-        `it is for a \`from\` that cannot register`,
-    );
-  }
 }
 
 function plannedService(input: PlanInput, service: ServiceId, to: Adapter): PlannedService {
@@ -129,7 +105,7 @@ function plannedService(input: PlanInput, service: ServiceId, to: Adapter): Plan
     const address = hostPort(instance.host, instance.port);
     const why =
       notCopied(instance.metadata) ??
-      (ledger?.copyOrigin(service, spec.from, instance.host, instance.port) != null ? 'is a copy of ours' : null);
+      (ledger?.copyOrigin(service, spec.from, instance.host, instance.port, instance.id) != null ? 'is a copy of ours' : null);
     const desired = desiredCopy(instance, copyRules(spec, to));
     if (why !== null) skipped.push(`${address} ${why}`);
     else if (desired.kind === 'withheld') skipped.push(`${address} ${desired.reason}`);

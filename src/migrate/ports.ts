@@ -1,8 +1,15 @@
 // Owns what migrations need of the parts around them, as narrow interfaces. Types only; app.ts binds them.
 import type { Adapter, Fence } from '../adapter/contract.ts';
 import type { SourceAccount } from '../catalog/view.ts';
+import type { Clock } from '../kernel/clock.ts';
+import type { Log } from '../kernel/log.ts';
+import type { Random } from '../kernel/random.ts';
 import type { ServiceId, ServiceKey } from '../model/service.ts';
+import type { AuditLine } from '../telemetry/audit.ts';
+import type { Events } from '../telemetry/events.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
 import type { LedgerPage, MigrationDoc, SidecarReport } from './migration.ts';
+import type { OverlayEntry } from './overlay.ts';
 
 /** The catalog, as migrations see it. */
 export interface MigrationCatalog {
@@ -26,10 +33,18 @@ export interface MigrationSources {
   /** Null: not configured. */
   adapter(source: string): Adapter | null;
   readonly ids: readonly string[];
+  /** How a source is that is not live, with the cause, in words ("failed: refused: …"); null: live. Absent: never known. */
+  trouble?(source: string): string | null;
 }
 
 /** Our own probe of one address: null when it answers, else why not. */
 export type ProbeAddress = (service: ServiceId, host: string, port: number, signal: AbortSignal) => Promise<string | null>;
+
+/** Where this sidecar keeps what it applied last, so that a lost store changes nothing. */
+export interface OverlayMemory {
+  load(): Promise<readonly OverlayEntry[]>;
+  save(entries: readonly OverlayEntry[]): Promise<void>;
+}
 
 /** One migration as the store has it. `broken`: the journal cannot be read; nothing may be written for it. */
 export type StoredDoc =
@@ -76,3 +91,18 @@ export interface SideTraffic {
 
 /** Sums by source (the group of a weighted merge) over the services that `inScope` accepts; only services with traffic cost anything. */
 export type ReadSides = (inScope: (service: ServiceId) => boolean) => ReadonlyMap<string, SideTraffic>;
+
+/** What every part of the engine gets. */
+export interface EngineDeps {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly events: Events;
+  readonly metrics: Metrics;
+  readonly audit: (line: AuditLine) => void;
+  readonly catalog: MigrationCatalog;
+  readonly sources: MigrationSources;
+  readonly store: MigrationStore;
+  /** This sidecar's name in the fleet. */
+  readonly sidecar: string;
+}

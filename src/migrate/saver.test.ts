@@ -90,4 +90,20 @@ describe('saver', () => {
     saver.soon();
     assert.deepEqual([calls, clock.pending], [[['a']], 0]);
   });
+
+  it('that is abandoned tries nothing again, also when a call is under way', async () => {
+    const { saver, calls, state, clock } = bench();
+    state.fail = new SourceError('fenced', 'another owner writes');
+    saver.mark('a');
+    saver.soon();
+    await clock.advance(50);
+    assert.equal(state.errors, 1);
+    const gate = Promise.withResolvers<void>();
+    state.gate = gate.promise;
+    await clock.advance(10_000);
+    saver.abandon();
+    gate.resolve();
+    await clock.advance(60_000);
+    assert.deepEqual([calls, state.errors, clock.pending], [[], 2, 0]);
+  });
 });

@@ -62,10 +62,15 @@ export class Saver {
 
   /** Saves once more and stops. */
   async close(): Promise<void> {
+    this.abandon();
+    await this.flush().catch(() => {});
+  }
+
+  /** Stops without saving: who has lost the right to write has nothing to try again. */
+  abandon(): void {
     this.#closed = true;
     this.#timer?.cancel();
     this.#timer = null;
-    await this.flush().catch(() => {});
   }
 
   #arm(ms: number): void {

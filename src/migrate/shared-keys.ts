@@ -31,7 +31,12 @@ export function lockKey(id: string): string {
 
 /** By source: two sources may be one server, and a process must not wait for itself. */
 export function targetLockKey(id: string, source: string): string {
-  return `${TARGET_LOCKS}${id}/${encodeURIComponent(source)}`;
+  return targetLocksOf(id) + encodeURIComponent(source);
+}
+
+/** All of one migration, whatever its sidecars call the source. */
+export function targetLocksOf(id: string): string {
+  return `${TARGET_LOCKS}${id}/`;
 }
 
 /** A name as one part of a key; long ones by their digest (`=` never begins an encoded name). */

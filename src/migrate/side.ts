@@ -241,8 +241,13 @@ export class Side {
   }
 
   /** What touches the ledger alone is done here; the rest goes to the writer. */
-  #apply(service: ServiceId, key: ServiceKey, { actions, notes }: Decision): void {
+  #apply(service: ServiceId, key: ServiceKey, { actions, notes, learned = [] }: Decision): void {
     const { ledger } = this.#task;
+    for (const entry of learned) ledger.write(entry);
+    if (learned.length > 0) {
+      this.#host.saver.mark(service);
+      this.#host.saver.soon();
+    }
     for (const [address, note] of notes) this.#notesOf(service).set(address, note);
     for (const action of actions) {
       if (action.kind === 'strike') {

@@ -4,7 +4,7 @@ import { isForeignCopy, KEPT_KEY, MIGRATION_KEY, readMarker } from '../catalog/c
 import type { SourceAccount } from '../catalog/view.ts';
 import type { Instance } from '../model/instance.ts';
 import type { CopyRules } from './desired.ts';
-import { type Address, addressOf } from './ledger.ts';
+import { type Address, addressOf, mayBe } from './ledger.ts';
 import type { LedgerEntry } from './migration.ts';
 
 /** What stands at one address of the target, by its own last word: what only the catalog holds is not there. */
@@ -24,7 +24,9 @@ export function belongs(
   entry: LedgerEntry | undefined,
   rules: Pick<CopyRules, 'migration' | 'keeps'>,
 ): Belongs {
-  if (!rules.keeps.has('metadata')) return entry === undefined || entry.state === 'withheld' ? 'native' : 'ours';
+  // Without markers a record at our address is ours by its id, else a provider's beside ours.
+  if (!rules.keeps.has('metadata'))
+    return entry === undefined || entry.state === 'withheld' || !mayBe(entry, record.id) ? 'native' : 'ours';
   const marker = readMarker(record.metadata);
   if (marker?.migration === rules.migration) return 'ours';
   if (entry?.state === 'kept' && record.metadata.has(KEPT_KEY) && record.metadata.get(MIGRATION_KEY) === rules.migration)
@@ -51,25 +53,10 @@ export function standings(
     else if (whose === 'others') at.others = true;
     else at.ours = nearer(at.ours, instance, known.get(address));
   }
-  // Without markers two records of one address differ by their ids alone: the one that our receipt names is ours.
-  if (!rules.keeps.has('metadata')) for (const [address, at] of found) splitTwins(at, address, target, known);
   return found;
 }
 
 function nearer(one: Instance | null, other: Instance, entry: LedgerEntry | undefined): Instance {
   if (one === null) return other;
   return other.id === entry?.receipt?.nativeId ? other : one;
-}
-
-function splitTwins(
-  at: { ours: Instance | null; natives: Instance[] },
-  address: Address,
-  target: SourceAccount | null,
-  known: ReadonlyMap<Address, LedgerEntry>,
-): void {
-  const receipt = known.get(address)?.receipt;
-  if (at.ours === null || receipt === undefined || receipt === null || at.ours.id !== receipt.nativeId) return;
-  for (const { instance, held } of target?.instances ?? []) {
-    if (!held && addressOf(instance) === address && instance.id !== receipt.nativeId) at.natives.push(instance);
-  }
 }

@@ -175,7 +175,7 @@ export function compare(
   const others = (instance: Instance): boolean => isOthersCopy(instance, spec.id);
   const ours = (source: string, instance: Instance): string | null => {
     if (others(instance)) return null;
-    return readMarker(instance.metadata)?.origin ?? ledger.copyOrigin(service, source, instance.host, instance.port);
+    return readMarker(instance.metadata)?.origin ?? ledger.copyOrigin(service, source, instance.host, instance.port, instance.id);
   };
   for (const [address, instance] of here) {
     if (others(instance) || ours(spec.from, instance) !== null) continue;

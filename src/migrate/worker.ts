@@ -2,19 +2,13 @@
 // carrying out the phases that end it (aborting, finished). Called by migrations.ts, one for each migration that writes.
 // Must never write without the right, and never end a phase before the ledger says so.
 import { raceAbort } from '../kernel/cancel.ts';
-import type { Clock } from '../kernel/clock.ts';
 import { messageOf, WeirError } from '../kernel/errors.ts';
-import type { Log } from '../kernel/log.ts';
-import type { Random } from '../kernel/random.ts';
 import type { ServiceId } from '../model/service.ts';
-import type { AuditLine } from '../telemetry/audit.ts';
-import type { Events } from '../telemetry/events.ts';
-import type { Metrics } from '../telemetry/metrics.ts';
 import { Aliases } from './aliases.ts';
 import { type CopyCounts, Ledger } from './ledger.ts';
 import { MIRRORING, type MigrationDoc } from './migration.ts';
 import { Mirror, type MirrorDeps } from './mirror.ts';
-import type { MigrationCatalog, MigrationSources, MigrationStore, Ownership } from './ports.ts';
+import type { EngineDeps, Ownership } from './ports.ts';
 import type { Scope } from './scope.ts';
 
 /** A lost right, or a store that is away, is tried again after this, ms. */
@@ -24,17 +18,7 @@ const COLLECT_MS = 20_000;
 /** The first pass over all services has begun by then, ms. */
 const FIRST_PASS_MS = 200;
 
-export interface WorkerDeps {
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Log;
-  readonly events: Events;
-  readonly metrics: Metrics;
-  readonly audit: (line: AuditLine) => void;
-  readonly catalog: MigrationCatalog;
-  readonly sources: MigrationSources;
-  readonly store: MigrationStore;
-  readonly sidecar: string;
+export interface WorkerDeps extends EngineDeps {
   readonly id: string;
   readonly scope: Scope;
   /** The document as it is now. */
@@ -49,7 +33,7 @@ export interface WorkerDeps {
 export interface WorkerStatus {
   /** This sidecar has the right to write. */
   readonly owner: boolean;
-  /** Nothing waits to be written. */
+  /** Nothing waits to be written, every call was answered, and both sides are there to say so. */
   readonly settled: boolean;
   readonly services: number;
   /** By source, then by state. */
@@ -135,8 +119,8 @@ export class Worker {
     return this.#turn?.ledger ?? null;
   }
 
-  copyOrigin(service: ServiceId, source: string, host: string, port: number): string | null {
-    return this.#turn?.ledger.copyOrigin(service, source, host, port) ?? null;
+  copyOrigin(service: ServiceId, source: string, host: string, port: number, nativeId: string): string | null {
+    return this.#turn?.ledger.copyOrigin(service, source, host, port, nativeId) ?? null;
   }
 
   status(): WorkerStatus {
@@ -150,9 +134,12 @@ export class Worker {
     if (this.#deps.frozen()) words.unshift('frozen: nothing is written');
     if (this.#waitingFor !== '') words.unshift(this.#waitingFor);
     if (this.#aliases.waiting !== null) words.push(this.#aliases.waiting);
+    const troubles = this.#troubles();
+    words.unshift(...troubles);
     return {
       owner: true,
-      settled: this.settled,
+      // Whoever waits for the copies waits for calls under way, too.
+      settled: this.settled && troubles.length === 0 && [...copies.values()].every(({ intent }) => intent === 0),
       services,
       copies: Object.fromEntries(copies),
       queued,
@@ -160,6 +147,16 @@ export class Worker {
       waiting: words,
       errors: Object.fromEntries(lastError),
     };
+  }
+
+  /** Sources that are not live: what they would say, and what would be written then, is not known. */
+  #troubles(): string[] {
+    const { sources, doc } = this.#deps;
+    const { from, to } = doc().spec;
+    return [from, to].flatMap((source) => {
+      const trouble = sources.trouble?.(source) ?? null;
+      return trouble === null ? [] : [`${source}, which is ${trouble}`];
+    });
   }
 
   /** Takes every copy of an ended migration away; answers how many are left after a while. */
@@ -203,7 +200,7 @@ export class Worker {
     const { signal } = this.#closed;
     const { from, to } = doc().spec;
     this.#waitingFor = 'the right to write';
-    const ownership = await store.own(id, [to, from], signal);
+    const ownership = await store.own(id, this.#fenced([to, from]), signal);
     try {
       this.#waitingFor = 'the ledger';
       const ledger = new Ledger(await store.ledger(id, signal));
@@ -214,6 +211,16 @@ export class Worker {
       this.#turn = null;
       await ownership.release();
     }
+  }
+
+  /**
+   * Where a lock of ours stands beside our records. Persistent copies outlive their owner: without a lock in a registry that has no leases
+   * nobody takes them for orphans (orphans.ts), and each of its writes is a compare-and-set anyway.
+   */
+  #fenced(targets: readonly string[]): readonly string[] {
+    const { doc, sources } = this.#deps;
+    if (doc().spec.liveness !== 'persistent') return targets;
+    return targets.filter((source) => sources.adapter(source)?.capabilities.heartbeat !== 'none');
   }
 
   /** Rule 11: a later owner writes a greater epoch into its markers. Alone, one epoch is enough. */

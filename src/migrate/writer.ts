@@ -218,10 +218,10 @@ export class TargetWriter {
   }
 
   async #puts(): Promise<void> {
-    const perCall = this.#deps.host.adapter()?.capabilities.writesPerCall ?? 1;
-    const size = Math.min(sizeOf(this.#lanes.put), this.#pace.batchSize(perCall));
-    if (size === 0 || !this.#clear()) return;
-    await this.#pace.spend(Pace.calls(size, perCall), this.#stop.signal);
+    const [next] = firstOf(this.#lanes.put);
+    if (next === undefined || !this.#clear()) return;
+    const { size, calls } = this.#portion(this.#deps.host.liveness(next));
+    await this.#pace.spend(calls, this.#stop.signal);
     // Taken only now: what changed while we waited goes in its newest form.
     const [first] = firstOf(this.#lanes.put);
     if (first === undefined) return;
@@ -235,6 +235,24 @@ export class TargetWriter {
     const fence = this.#deps.host.fence();
     const how: WriteMode = { as: 'copy', ttl: COPY_TTL_MS, liveness, ...(fence !== undefined && { fence }) };
     await this.#send(ops, (adapter, signal) => adapter.put?.(writes, how, signal) ?? cannot('put'));
+  }
+
+  /** How many records go next, and what they cost. */
+  #portion(liveness: WriteMode['liveness']): { readonly size: number; readonly calls: number } {
+    const { put } = this.#lanes;
+    const { writesPerCall = 1, setsByConnection = false } = this.#deps.host.adapter()?.capabilities ?? {};
+    if (liveness !== 'connection' || !setsByConnection) {
+      const size = Math.min(sizeOf(put), this.#pace.batchSize(writesPerCall));
+      return { size, calls: Pace.calls(size, writesPerCall) };
+    }
+    let size = 0;
+    let calls = 0;
+    for (const ops of put.values()) {
+      if (calls > 0 && (calls >= this.#pace.batchSize(1) || size + ops.length > MAX_BATCH)) break;
+      size += Math.min(ops.length, MAX_BATCH);
+      calls++;
+    }
+    return { size, calls };
   }
 
   async #healths(): Promise<void> {

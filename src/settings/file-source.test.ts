@@ -73,6 +73,17 @@ describe('the config file', () => {
     await eventually(() => assert.deepEqual(seen, ['start']));
   });
 
+  it('that is empty, as between the two halves of a write in place, changes nothing, and is delivered when it is whole', async () => {
+    await using stack = new AsyncDisposableStack();
+    const { path, seen, source } = await rig();
+    stack.use(source);
+    await writeFile(path, '');
+    await source.reread();
+    assert.deepEqual(seen, []);
+    await writeFile(path, 'whole');
+    await eventually(() => assert.deepEqual(seen, ['whole']));
+  });
+
   it('that goes away changes nothing, and is delivered when it is back', async () => {
     await using stack = new AsyncDisposableStack();
     const { path, seen, source, replace } = await rig();

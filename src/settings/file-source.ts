@@ -156,6 +156,8 @@ export class FileSource implements AsyncDisposable {
       // Written while it was read: what came may be half of it.
       if ((await this.#signature()) !== before) continue;
       this.#seen = before;
+      // Who writes in place empties it first, and may be held up right then: taken at its word it would end every source.
+      if (bytes.byteLength === 0) throw new Error('it is empty, as one that is about to be written');
       await this.#options.onChange(bytes);
       return;
     }

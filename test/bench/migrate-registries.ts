@@ -3,13 +3,17 @@
 import assert from 'node:assert/strict';
 import { sampleInstance } from '../conformance/adapter.ts';
 import type { FaultBench } from '../faults/harness/bench.ts';
+import { makeCertificates } from '../live/consul-certificates.ts';
 import { Raw as EtcdRaw } from '../live/etcd-support.ts';
+import { Raw as NacosRaw } from '../live/nacos-support.ts';
 import { Raw as PolarisRaw } from '../live/polaris-support.ts';
 import { startConsul } from '../registries/consul.ts';
+import { startNacos } from '../registries/nacos.ts';
 import { startPolaris } from '../registries/polaris.ts';
 import { startEtcd } from '../registries/start.ts';
 
-export type TargetKind = 'etcd' | 'consul' | 'polaris' | 'memory';
+/** `nacos`: WEIR_TEST_NACOS=<host:port> or WEIR_TEST_NACOS_HOME=<distribution>; `polaris-nacos`: Polaris' face for Nacos' clients. */
+export type TargetKind = 'etcd' | 'consul' | 'polaris' | 'nacos' | 'polaris-nacos' | 'memory';
 export type OriginKind = 'etcd' | 'consul';
 
 /** One instance as the bench writes it. */
@@ -41,18 +45,36 @@ const TXN_OPS = 64;
 const ETCD_AT_ONCE = 200;
 const CONSUL_NODES = 100;
 
-export async function startOrigin(kind: OriginKind, bench: FaultBench): Promise<Origin> {
-  return kind === 'etcd' ? etcdOrigin(bench) : consulOrigin(bench);
+/** How Consul is spoken to: over TLS, and with how many queries of their own (absent: the adapter's default). */
+export interface ConsulWay {
+  readonly tls: boolean;
+  readonly watches?: number;
 }
 
-export async function startTarget(kind: TargetKind, bench: FaultBench): Promise<Registry> {
+export async function startOrigin(kind: OriginKind, bench: FaultBench, way: ConsulWay = { tls: false }): Promise<Origin> {
+  return kind === 'etcd' ? etcdOrigin(bench) : consulOrigin(bench, 'origin', way);
+}
+
+export async function startTarget(kind: TargetKind, bench: FaultBench, way: ConsulWay = { tls: false }): Promise<Registry> {
   switch (kind) {
     case 'etcd':
       return etcdOrigin(bench, 'target');
     case 'consul':
-      return consulOrigin(bench, 'target');
+      return consulOrigin(bench, 'target', way);
     case 'polaris':
       return polarisTarget(bench);
+    case 'nacos': {
+      const given = process.env['WEIR_TEST_NACOS'];
+      if (given !== undefined) return nacosTarget(given, true, bench);
+      const server = await startNacos();
+      bench.defer(() => server.stop());
+      return nacosTarget(server.address, true, bench);
+    }
+    case 'polaris-nacos': {
+      const server = await startPolaris();
+      bench.defer(() => server.stop());
+      return nacosTarget(server.nacos, false, bench);
+    }
     case 'memory':
       return { yaml: '  - {id: target, kind: memory, registry: bench}\n', copies: async () => Number.NaN };
   }
@@ -81,12 +103,16 @@ async function etcdOrigin(bench: FaultBench, id = 'origin'): Promise<Origin> {
   };
 }
 
-async function consulOrigin(bench: FaultBench, id = 'origin'): Promise<Origin> {
-  const server = await startConsul();
+async function consulOrigin(bench: FaultBench, id: string, { tls, watches }: ConsulWay): Promise<Origin> {
+  const certificates = tls ? await makeCertificates() : null;
+  bench.defer(() => certificates?.remove());
+  const server = await startConsul(certificates === null ? {} : { tls: certificates });
   bench.defer(() => server.stop());
+  const trust = certificates === null ? '' : `, tls: {ca: "${certificates.ca}"}`;
+  const most = watches === undefined ? '' : `, maxWatches: ${watches}`;
   const call = async (method: string, path: string, body?: unknown): Promise<unknown> => {
     const sent = body === undefined ? {} : { body: JSON.stringify(body) };
-    const answer = await fetch(`${server.address}/v1${path}`, { method, ...sent, signal: AbortSignal.timeout(30_000) });
+    const answer = await fetch(`${server.plainAddress}/v1${path}`, { method, ...sent, signal: AbortSignal.timeout(30_000) });
     const text = await answer.text();
     assert.equal(answer.status, 200, `${method} ${path}: ${answer.status} ${text.slice(0, 300)}`);
     return JSON.parse(text);
@@ -108,7 +134,7 @@ async function consulOrigin(bench: FaultBench, id = 'origin'): Promise<Origin> {
     ];
   };
   return {
-    yaml: `  - {id: ${id}, kind: consul, address: "${server.address}", allowLoopback: true}\n`,
+    yaml: `  - {id: ${id}, kind: consul, address: "${server.address}", allowLoopback: true${trust}${most}}\n`,
     async put(native) {
       await call('PUT', '/txn', opsOf(native));
     },
@@ -149,6 +175,41 @@ async function polarisTarget(bench: FaultBench): Promise<Registry> {
       return Number(amount);
     },
     put: ({ service, ...at }) => raw.put({ namespace: 'default', name: service }, [{ ...sampleInstance(1), ...at }]),
+  };
+}
+
+/** `real`: it lists names to anybody, and honours how long a record shall live without beats. */
+function nacosTarget(address: string, real: boolean, bench: FaultBench): Registry {
+  const raw = new NacosRaw(address, real);
+  const puts: (() => Promise<void>)[] = [];
+  // Whoever registers over HTTP and is silent for three minutes is gone, whatever the record says (seen, 3.0.3).
+  const again = setInterval(() => void Promise.all(puts.map((put) => put().catch(() => {}))), 60_000);
+  bench.defer(() => clearInterval(again));
+  const put = async ({ service, ...at }: Native): Promise<void> => {
+    const register = () => raw.register({ namespace: 'default', name: service }, { ...sampleInstance(1), ...at });
+    await register();
+    puts.push(register);
+  };
+  const names = async (pageNo: number): Promise<readonly string[]> => {
+    const query = { namespaceId: 'public', groupName: 'DEFAULT_GROUP', pageNo: String(pageNo), pageSize: '500' };
+    const { doms } = JSON.parse(await raw.call('GET', '/v1/ns/service/list', query));
+    return Array.isArray(doms) ? doms : [];
+  };
+  return {
+    yaml: `  - {id: target, kind: nacos, servers: ["${address}"], allowLoopback: true${real ? '' : ', normalWeight: 100'}}\n`,
+    // The face takes no weight that would tell the sides apart.
+    ...(real && { put }),
+    async copies(migration) {
+      let count = 0;
+      for (let page = 1; ; page++) {
+        const some = await names(page);
+        for (const serviceName of some) {
+          const { hosts } = JSON.parse(await raw.call('GET', '/v1/ns/instance/list', { namespaceId: 'public', serviceName }));
+          for (const { metadata } of hosts) if (metadata['weir-migration'] === migration) count++;
+        }
+        if (some.length < 500) return count;
+      }
+    },
   };
 }
 

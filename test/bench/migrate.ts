@@ -1,7 +1,9 @@
 // What a migration costs and how soon it acts (the figures of migrations): the first mirror of many services, a change of the origin until
 // the target took it, an idle mirror, the ledger on the disk, a start after a kill -9, a rollback. `weir run` and the registries are
 // processes of their own; what stands in a target is counted past weir. Called by bench/main.ts and the live test; run alone it prints:
-// node test/bench/migrate.ts etcd consul [--services=1000] [--instances=10] [--changes=200] [--idle=60] [--steps].
+// node test/bench/migrate.ts etcd consul [--services=1000] [--instances=10] [--changes=200] [--idle=60] [--calls=50] [--connection]
+// [--steps] [--tls] [--watches=1000]. --connection: copies live by the sidecar's connection (Nacos). --tls, --watches: a Consul is spoken to
+// over TLS with HTTP/2, with so many queries of their own.
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -11,6 +13,7 @@ import { Client } from '../faults/harness/client.ts';
 import type { WeirProcess } from '../faults/harness/weir-process.ts';
 import { eventually } from '../support/eventually.ts';
 import {
+  type ConsulWay,
   manyNatives,
   type Native,
   type Origin,
@@ -74,6 +77,10 @@ export interface MigrateOptions {
   /** How long the sidecar's rest is measured, each time. */
   readonly idleS: number;
   readonly callsPerSecond?: number;
+  /** Of a Consul among the two; default: plain HTTP. */
+  readonly consul?: ConsulWay;
+  /** Default: beat. */
+  readonly liveness?: 'beat' | 'connection';
   /** No soak time, so that it is shifted and rolled back; a verify then runs every 30 s and is in the figures at rest. */
   readonly steps: boolean;
   /** Pause between the parts: the mirror looks at its last writes again after 5 s. */
@@ -138,7 +145,10 @@ class Run {
     this.#natives = manyNatives(services, instances, await everywhere(this.#bench));
     const [a, b] = await this.#bench.farm(2);
     assert.ok(a !== undefined && b !== undefined);
-    const [origin, target] = await Promise.all([startOrigin(from, this.#bench), startTarget(to, this.#bench)]);
+    const [origin, target] = await Promise.all([
+      startOrigin(from, this.#bench, this.#options.consul),
+      startTarget(to, this.#bench, this.#options.consul),
+    ]);
     this.#bothSides = target.put !== undefined;
     const both = Array.from({ length: ASKED }, (_, n) => pair(n, a.port, b.port, 'a')).flat();
     await origin.fill([...this.#natives, ...both]);
@@ -214,6 +224,7 @@ class Run {
       from: 'origin',
       to: 'target',
       services: ['default/*'],
+      liveness: this.#options.liveness ?? 'beat',
       gates: this.#options.steps ? { soak: '0s' } : {},
       limits,
     };
@@ -458,17 +469,24 @@ export function migrateTable(figures: readonly MigrateFigures[]): string {
   return markdownTable([...head, ...rest, 'resumed after kill -9 s', 'writes then', 'rollback ms'], rows);
 }
 
+const TARGETS: readonly TargetKind[] = ['etcd', 'consul', 'polaris', 'nacos', 'polaris-nacos', 'memory'];
+
 if (import.meta.main) {
   const args = process.argv.slice(2);
   const [from = 'etcd', to = 'consul'] = args.filter((arg) => !arg.startsWith('--'));
   const option = (name: string, otherwise: number): number =>
     Number(args.find((arg) => arg.startsWith(`--${name}=`))?.slice(name.length + 3) ?? otherwise);
   assert.ok(from === 'etcd' || from === 'consul', `an origin is etcd or consul: ${from}`);
-  assert.ok(to === 'etcd' || to === 'consul' || to === 'polaris' || to === 'memory', `unknown target ${to}`);
+  const target = TARGETS.find((one) => one === to) ?? assert.fail(`unknown target ${to}`);
   const figures = await benchMigrate({
-    ...{ from, to, services: option('services', 1_000), instances: option('instances', 10) },
+    ...{ from, to: target, services: option('services', 1_000), instances: option('instances', 10) },
     ...{ changes: option('changes', 200), idleS: option('idle', 60), callsPerSecond: option('calls', 50) },
     steps: args.includes('--steps'),
+    liveness: args.includes('--connection') ? 'connection' : 'beat',
+    consul: {
+      tls: args.includes('--tls'),
+      ...(args.some((arg) => arg.startsWith('--watches=')) ? { watches: option('watches', 0) } : {}),
+    },
     say: (line) => console.log(line),
   });
   console.log(JSON.stringify(figures, null, 2));

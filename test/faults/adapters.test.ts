@@ -9,6 +9,7 @@ import { adapterLoader } from '../../src/app/loader.ts';
 import { startApp } from '../../src/app.ts';
 import type { Snapshot } from '../../src/model/snapshot.ts';
 import { eventually } from '../support/eventually.ts';
+import { assertFigure } from '../support/figure.ts';
 import { onBench, SERVICE, sleep } from './harness/bench.ts';
 import { fakeEtcd } from './harness/etcd-registry.ts';
 import { noneFailed } from './harness/validators.ts';
@@ -77,7 +78,7 @@ function factoryOf(calls: { n: number }): AdapterFactory {
 }
 
 for (const mood of ['throws', 'throwsNull', 'rejects', 'ends', 'lies', 'hangs', 'floods'] as const) {
-  it(`C11: an adapter that ${mood}: the other source converges, 0 failed, few calls, and weir still stops`, () =>
+  it(`C11: an adapter that ${mood}: the other source converges, 0 failed, few calls, and weir still stops`, (t) =>
     onBench(async (bench) => {
       const upstreams = await bench.farm(2);
       const etcd = await fakeEtcd(bench);
@@ -103,13 +104,13 @@ for (const mood of ['throws', 'throwsNull', 'rejects', 'ends', 'lies', 'hangs', 
       await sleep(1_000);
       const at = performance.now();
       etcd.put('extra', extra.port);
-      await eventually(async () => assert.equal((await view()).instances.length, 3), 2_000);
-      assert.ok(performance.now() - at < 2_000);
+      await eventually(async () => assert.equal((await view()).instances.length, 3), 15_000);
+      assertFigure(t, 'a change in the other registry is seen after', performance.now() - at, 2_000, 'ms');
       await sleep(1_500);
       noneFailed(await bench.finish(load));
       assert.ok(calls.n < 30, `${calls.n} calls in about three seconds`);
       const ended = app.close().then(() => true);
       closed = true;
       assert.equal(await Promise.race([ended, sleep(8_000).then(() => false)]), true, 'close() ends');
-    }, 30_000));
+    }, 90_000));
 }

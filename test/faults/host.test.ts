@@ -17,6 +17,12 @@ import type { WeirProcess } from './harness/weir-process.ts';
 
 const ERRORS = 'weir_last_good_write_errors_total';
 
+/**
+ * glibc's malloc with thresholds of its own moving keeps what bodies of 60 kB took: after a collection the process stands where it stood
+ * (seen: 154 of 153 MiB for a minute). With fixed ones it gives them back at once.
+ */
+const MALLOC_GIVES_BACK = { MALLOC_ARENA_MAX: '1', MALLOC_MMAP_THRESHOLD_: '32768', MALLOC_TRIM_THRESHOLD_: '131072' };
+
 /** Content of every generation of the last-good file, by name. */
 function generations(state: string): Map<string, string> {
   const names = readdirSync(state).filter((name) => /^last-good\.\d+$/.test(name));
@@ -229,29 +235,34 @@ describe('faults of the host', { concurrency: 2 }, () => {
           20,
         );
         assertFigure(t, 'served again after', performance.now() - goneAt, 2_000, 'ms');
-        const after = bench.load(weir, { rate: 100, posts: 0.2, seed: bench.seed + 2 });
-        await sleep(1_500);
+        // So few that a late machine needs no more connections for them than there are descriptors.
+        const after = bench.load(weir, { rate: 40, posts: 0.2, seed: bench.seed + 2 });
+        await sleep(2_000);
         onlyShed(await bench.finish(after));
         assert.equal(weir.child.exitCode, null);
       }));
   }
 
-  /** Runs a weir up to its memory cap; the words of a skip, or a check that it serves again. */
-  const upToTheCap = async (bench: FaultBench, t: TestContext): Promise<string | (() => Promise<void>)> => {
+  /** Runs a weir up to its memory cap; the words of a skip, or a wait for it to serve again, which answers how long that took in ms. */
+  const upToTheCap = async (
+    bench: FaultBench,
+    t: TestContext,
+    env: NodeJS.ProcessEnv = {},
+  ): Promise<string | (() => Promise<number>)> => {
     // What an idle one takes here decides the cap, so that the requests, not the start, run into it.
     const upstreams = await bench.farm(2);
     await Promise.all(upstreams.map((upstream) => upstream.set({ kind: 'ok', delayMs: 1_500 })));
     const config = bench.config(`sources:\n  - {id: fixed, kind: file, path: ${bench.services(upstreams)}}\n`);
-    const probe = await bench.weir(config);
+    const probe = await bench.weir(config, { env });
     await bench.ready(probe, 2);
     const idleMb = probe.rssMb();
     await probe.kill();
     const capMb = Math.round(idleMb * 1.35);
     const cap = memoryCap(bench, capMb * 1024 * 1024);
     if (typeof cap === 'string') return cap;
-    const weir = await bench.weir(config, { wrap: cap.wrap });
+    const weir = await bench.weir(config, { wrap: cap.wrap, env });
     await bench.ready(weir, 2);
-    const load = bench.load(weir, { rate: 400, posts: 0, methods: ['PUT'], bodyBytes: 60_000 });
+    const load = bench.load(weir, { rate: 250, posts: 0, methods: ['PUT'], bodyBytes: 60_000 });
     let peak = 0;
     for (const end = performance.now() + 5_000; performance.now() < end; ) {
       assert.equal(await weir.status('/livez'), 200, 'the API answers');
@@ -268,22 +279,27 @@ describe('faults of the host', { concurrency: 2 }, () => {
         verdict === 'ok' ||
         error === 'OVERLOADED' ||
         error === 'UPSTREAM_OVERFLOW' ||
+        // Timeouts shrink with the memory that is left, down to what these upstreams take.
+        error === 'UPSTREAM_TIMEOUT' ||
         verdict === 'refused' ||
         verdict === 'lost',
     );
     assert.equal(honest.length, outcomes.length, JSON.stringify(found));
     await Promise.all(upstreams.map((upstream) => upstream.set({ kind: 'ok' })));
-    return () =>
-      eventually(
+    const goneAt = performance.now();
+    return async () => {
+      await eventually(
         async () => {
           const client = new Client(weir.proxyPort, SERVICE);
           const { verdict, error } = await client.ask({ id: `m${performance.now()}`, method: 'GET', path: '/', body: '' });
           client.close();
           assert.equal(verdict, 'ok', `${verdict} ${error}, RSS ${Math.round(weir.rssMb())} of ${capMb} MiB`);
         },
-        5_000,
+        60_000,
         100,
       );
+      return performance.now() - goneAt;
+    };
   };
 
   it('C9: memory runs up to its cap: what is accepted is right, the rest is shed, the API answers, nothing is killed', (t) =>
@@ -292,18 +308,12 @@ describe('faults of the host', { concurrency: 2 }, () => {
       if (typeof done === 'string') t.skip(done);
     }));
 
-  it(
-    'C9: when the requests are gone it serves again within 5 s',
-    {
-      todo: 'how soon a collection gives memory back depends on the machine: held in 1 of 1 runs at one look in 2.5 s, not at 10 s',
-    },
-    (t) =>
-      onBench(async (bench) => {
-        const done = await upToTheCap(bench, t);
-        if (typeof done === 'string') t.skip(done);
-        else await done();
-      }),
-  );
+  it('C9: when the requests are gone what they left is collected, and it serves again within 5 s (malloc thresholds fixed)', (t) =>
+    onBench(async (bench) => {
+      const done = await upToTheCap(bench, t, MALLOC_GIVES_BACK);
+      if (typeof done === 'string') t.skip(done);
+      else assertFigure(t, 'serves again after', await done(), 5_000, 'ms');
+    }));
 
   it('C13: a fraction of the processor that the load needs: nobody is ejected falsely, what fails is shed, and without the cap all is well again', (t) =>
     onBench(async (bench) => {

@@ -5,6 +5,7 @@ import { openSync, readdirSync, readFileSync, renameSync, writeFileSync } from '
 import { describe, it } from 'node:test';
 import { randomBelow, seededRandom } from '../../src/kernel/random.ts';
 import { eventually } from '../support/eventually.ts';
+import { assertFigure } from '../support/figure.ts';
 import { type FaultBench, onBench, SERVICE, sleep } from './harness/bench.ts';
 import { Client, type Outcome } from './harness/client.ts';
 import { fakeEtcd } from './harness/etcd-registry.ts';
@@ -91,7 +92,7 @@ describe('faults of the process', { concurrency: false }, () => {
       await assert.rejects(bench.weir(config), /STATE_LOCKED/);
     }));
 
-  it('C2: SIGTERM with 200 requests in flight and busy keep-alive clients: 0 failed, exit 0 in time', () =>
+  it('C2: SIGTERM with 200 requests in flight and busy keep-alive clients: 0 failed, exit 0 in time', (t) =>
     onBench(async (bench) => {
       const { weir, upstreams } = await plain(bench);
       const random = seededRandom(bench.seed);
@@ -123,7 +124,7 @@ describe('faults of the process', { concurrency: false }, () => {
       const began = performance.now();
       stopping = true;
       weir.signal('SIGTERM');
-      await eventually(async () => assert.notEqual(await weir.status('/readyz').catch(() => 0), 200), 1_000);
+      await eventually(async () => assert.notEqual(await weir.status('/readyz').catch(() => 0), 200), 10_000);
       const outcomes = await Promise.all(inFlight);
       await Promise.all(keeping);
       const code = await weir.ended;
@@ -133,10 +134,7 @@ describe('faults of the process', { concurrency: false }, () => {
       atMostOnce(outcomes, executions(upstreams));
       assert.equal(code, 0);
       const longest = Math.max(...outcomes.map(({ ms }) => ms)) - (began - Math.min(...outcomes.map(({ at }) => at)));
-      assert.ok(
-        took <= Math.max(longest, 1_500) + 1_000,
-        `exit after ${Math.round(took)} ms, longest request ${Math.round(longest)} ms`,
-      );
+      assertFigure(t, 'exit after the longest request', took - Math.max(longest, 1_500), 1_000, 'ms');
     }));
 
   it('C10: the whole process stands still for 2 s: late results eject nobody, 0 failed', () =>
@@ -159,7 +157,7 @@ describe('faults of the process', { concurrency: false }, () => {
       noneFailed(await bench.finish(load));
     }));
 
-  it('C12: a log pipe that nobody reads never blocks a request; lines are dropped and counted', () =>
+  it('C12: a log pipe that nobody reads never blocks a request; lines are dropped and counted', (t) =>
     onBench(async (bench) => {
       const fifo = bench.path('access.fifo');
       assert.equal(spawnSync('mkfifo', [fifo]).status, 0);
@@ -172,7 +170,7 @@ describe('faults of the process', { concurrency: false }, () => {
       await sleep(8_000);
       const outcomes = await bench.finish(before);
       noneFailed(outcomes);
-      assert.ok(quantile(outcomes, 0.5) < 50, `p50 ${quantile(outcomes, 0.5)} ms`);
+      assertFigure(t, 'p50', quantile(outcomes, 0.5), 50, 'ms');
       assert.ok((await weir.metric('weir_access_log_dropped_total')) > 0, 'dropped lines are counted');
       weir.child.stdout?.resume();
     }));
@@ -214,7 +212,7 @@ describe('faults of the process', { concurrency: false }, () => {
         weir.signal('SIGHUP');
         await eventually(
           async () => assert.ok((await weir.metric('weir_config_reloads_total', result)) > before, what),
-          8_000,
+          30_000,
           50,
         );
         assert.equal((await weir.service(SERVICE)).instances.length, 3, what);

@@ -291,7 +291,7 @@ describe('links to registries', { concurrency: 2 }, () => {
         upstreams.map(({ address }) => address),
       );
       noOscillation(reads, 0);
-    }, 120_000));
+    }, 240_000));
 
   it('A11: the token is revoked, the user is denied, the certificate has expired: stale and named, nothing removed, live again without a restart', (t) =>
     onBench(async (bench) => {
@@ -356,5 +356,5 @@ describe('links to registries', { concurrency: 2 }, () => {
         upstreams.map(({ address }) => address),
       );
       noOscillation(reads, 1);
-    }, 120_000));
+    }, 240_000));
 });

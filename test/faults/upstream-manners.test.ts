@@ -242,7 +242,7 @@ describe('manners of upstreams', { concurrency: 2 }, () => {
       const etcd = await fakeEtcd(bench);
       const weir = await bench.weir(bench.config(`sources:\n${etcd.source()}`));
       etcd.put('own', weir.proxyPort);
-      await eventually(() => assert.ok(weir.events('own_listener_dropped').length >= 1), 3_000);
+      await eventually(() => assert.ok(weir.events('own_listener_dropped').length >= 1), 15_000);
       assert.ok((await weir.metric('weir_addresses_refused_total', 'ownListener')) >= 1);
     }));
 });

@@ -194,7 +194,7 @@ for (const host of REFUSED_ADDRESSES) {
     const response = await rig.get();
     assert.deepEqual([response.status, response.fields.get('x-weir-error')], [502, ['UPSTREAM_CONNECT_FAILED']]);
     // Refused, not tried: the back-offs between the attempts are all that it takes.
-    assert.ok(performance.now() - before < 500);
+    assert.ok(performance.now() - before < 2_500);
   });
 }
 

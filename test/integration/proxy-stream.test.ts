@@ -65,7 +65,7 @@ for (const kind of ['length', 'chunked', 'close'] as const) {
         stood = waiting;
         return still;
       },
-      5_000,
+      30_000,
       100,
     );
     assert.ok(stood > BIG / 2, `${stood} bytes wait at the upstream`);
@@ -161,7 +161,8 @@ test('a drip that outlives the route timeout is cut, not ended', async () => {
   const response = await rig.get();
   assert.deepEqual([response.status, response.complete], [200, false]);
   const took = performance.now() - before;
-  assert.ok(took >= 395 && took < 1_000, `took ${took}`);
+  // All of the drip takes 5 s.
+  assert.ok(took >= 395 && took < 4_000, `took ${took}`);
 });
 
 test('no response within the route timeout: 504, also for POST, and the upstream connection is given up', async () => {

@@ -174,8 +174,71 @@ describe('consul, real server: what is written', { skip: absent, concurrency: 8 
       await put(other, { key: key('fenced'), instance: copy(1, { weight: 700 }) }, { ...COPY, fence: second.fence });
       assert.equal((await one(adapter, 'fenced')).weight, 700);
       await second.release();
+      await assert.rejects(raw.call('GET', '/kv/weir%2Ffence'), /404/);
+      assert.deepEqual(await raw.call('GET', `/session/info/${second.fence.leaseId}`), []);
     },
   );
+
+  itWith('a service’s index, asked by a tag that nobody has, is that of its list and moves with whatever changes', async () => {
+    const [service, node] = ['indexed', 'indexed-node'];
+    const index = async (query: string): Promise<string> => {
+      const answer = await fetch(`${server.address}/v1/health/service/${service}?${query}`);
+      const text = await answer.text();
+      assert.ok(query === '' || text.trim() === '[]', text.slice(0, 200));
+      return answer.headers.get('x-consul-index') ?? '';
+    };
+    const of = (service: object) => ({
+      Node: node,
+      Address: '192.0.2.60',
+      Service: { ID: 'i1', Service: 'indexed', ...service },
+    });
+    const check = { Node: node, CheckID: 'c1', Name: 'c', Status: 'passing', ServiceID: 'i1' };
+    const changes: readonly (readonly [path: string, body: object])[] = [
+      ['register', of({ Port: 80 })],
+      ['register', of({ Port: 81 })],
+      ['register', of({ Port: 81, Weights: { Passing: 7, Warning: 1 } })],
+      ['register', of({ Port: 81, Meta: { a: 'b' } })],
+      ['register', of({ Port: 81, Tags: ['t'] })],
+      ['register', { Node: node, SkipNodeUpdate: true, Check: check }],
+      ['register', { Node: node, SkipNodeUpdate: true, Check: { ...check, Status: 'critical' } }],
+      ['deregister', { Node: node, CheckID: 'c1' }],
+      ['register', { Node: node, SkipNodeUpdate: true, Check: { Node: node, CheckID: 'n1', Name: 'n', Status: 'critical' } }],
+      ['deregister', { Node: node, CheckID: 'n1' }],
+      ['register', { Node: node, Address: '192.0.2.61' }],
+      ['register', of({ ID: 'i2', Port: 82 })],
+      ['deregister', { Node: node, ServiceID: 'i2' }],
+    ];
+    let last = await index('tag=weir-none');
+    for (const [path, body] of changes) {
+      await raw.call('PUT', `/catalog/${path}`, body);
+      const now = await index('tag=weir-none');
+      assert.notEqual(now, last, JSON.stringify([path, body]));
+      assert.equal(now, await index(''), JSON.stringify([path, body]));
+      last = now;
+    }
+    await raw.call('PUT', '/catalog/deregister', { Node: node, ServiceID: 'i1' });
+    assert.notEqual(await index('tag=weir-none'), last);
+  });
+
+  itWith('what no list is sent of tells that something changed: any check, any registration', async () => {
+    const index = async (path: string, filter: string): Promise<number> => {
+      const answer = await fetch(`${server.address}/v1${path}?filter=${encodeURIComponent(filter)}`);
+      await answer.text();
+      return Number(answer.headers.get('x-consul-index'));
+    };
+    const checks = () => index('/health/state/any', 'CheckID == "weir-none"');
+    const services = () => index('/catalog/node-services/filtered-node', 'ID == "weir-none"');
+    const record = { Node: 'filtered-node', Address: '192.0.2.62' };
+    const before = [await checks(), await services()] as const;
+    await raw.call('PUT', '/catalog/register', { ...record, Service: { ID: 'f1', Service: 'filtered', Port: 80 } });
+    const between = await services();
+    assert.ok(between > before[1]);
+    await raw.call('PUT', '/catalog/register', {
+      ...record,
+      Check: { Node: record.Node, CheckID: 'c', Name: 'c', ServiceID: 'f1' },
+    });
+    assert.ok((await checks()) > before[0]);
+  });
 
   itWith(
     'a session that was ended elsewhere is known at the next renewal, and its lock goes over after the delay',

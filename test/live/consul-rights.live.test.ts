@@ -180,6 +180,24 @@ describe('the least rights on a real Consul with default deny', { skip: absent, 
     assert.match(await says(without(MIRROR, 'node_prefix'), mirror), /^denied: .*lacks permission 'node:write' on "weir-move-/);
   });
 
+  itLive('a missing right of a copy is told before anything is written, by its name', 30_000, async () => {
+    const ask = (adapter: Adapter) => adapter.mayWrite?.([key('asked'), key('web')], never()) ?? Promise.resolve([]);
+    assert.equal(await says(MIRROR, ask), 'ok');
+    assert.match(await says(without(MIRROR, 'node_prefix'), ask), /^denied: .*lacks node:write on "weir-"/);
+    const narrow = [...without(MIRROR, 'service_prefix'), 'service "web" { policy = "write" }'];
+    assert.match(await says(narrow, ask), /^denied: .*lacks service:write on "asked"/);
+    const owned = ['service_prefix "" { policy = "write" }', 'node_prefix "weir-move-" { policy = "write" }'];
+    assert.equal(await says(owned, ask, { owner: 'move' }), 'ok');
+    assert.match(await says(null, ask), /^denied: /);
+    const many = Array.from({ length: 200 }, (_, n) => key(`m${n}`));
+    assert.equal(await says(MIRROR, (adapter) => adapter.mayWrite?.(many, never()) ?? Promise.resolve([])), 'ok');
+    const { adapter } = makeAdapter(server.address, { ...PLAIN, auth: { token: 'f0000000-0000-0000-0000-00000000000f' } });
+    const [unknown] = await ask(adapter);
+    await adapter.close();
+    assert.match(String(unknown?.message), /not known there: check auth\.token/);
+    assert.equal(Object.hasOwn(Object(await raw.call('GET', '/catalog/services')), 'asked'), false);
+  });
+
   itLive('locks and the state store: session:write of the node and key:write of the prefix', 60_000, async () => {
     assert.equal(await says([...MIRROR, ...LOCK], mirrorFenced), 'ok');
     assert.match(

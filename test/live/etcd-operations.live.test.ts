@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe } from 'node:test';
 import { promisify } from 'node:util';
+import { prefixEnd } from '../../adapters/etcd/protocol.ts';
 import type { SourceOptions, WriteMode, WriteReceipt } from '../../src/adapter/contract.ts';
 import { SourceError } from '../../src/model/snapshot.ts';
 import { startEtcd } from '../registries/start.ts';
@@ -175,6 +176,34 @@ describe('authentication and TLS on real etcd servers', () => {
       }),
   );
 
+  itPerVersion(
+    'a user that may read everything and write some is told which services it may not write, and nothing is written',
+    60_000,
+    (version) =>
+      withServer({ version, auth: { password: 'pass word' } }, async (server, defer) => {
+        await addUser(server.endpoint, 'pass word');
+        const raw = new Raw(server.endpoint, root);
+        defer(() => raw.close());
+        const { adapter } = makeAdapter([server.endpoint], { ...PLAIN, auth: { username: 'weir', password: 'weir' } });
+        defer(() => adapter.close());
+        const before = await raw.revision();
+        const keys = ['mine', 'svc'].map((name) => ({ namespace: 'default', name }));
+        const faults = (await adapter.mayWrite?.(keys, never())) ?? [];
+        assert.deepEqual(
+          faults.map(({ causeKind }) => causeKind),
+          ['denied'],
+        );
+        assert.match(faults[0]?.message ?? '', /default\/svc may not be written.*"\/services\/svc\/".*permission denied/);
+        assert.equal(await raw.revision(), before);
+        // What the answer says is so.
+        const put = async (name: string) =>
+          (await adapter.put?.([{ key: { namespace: 'default', name }, instance: instance(81) }], OWN, never()))?.[0];
+        receipt(await put('mine'));
+        const refused = await put('svc');
+        assert.ok(refused instanceof SourceError && refused.causeKind === 'denied', String(refused));
+      }),
+  );
+
   itPerVersion('TLS with client certificates works; every way to get it wrong says what to change', 60_000, async (version) => {
     const dir = await mkdtemp(join(tmpdir(), 'weir-tls-'));
     try {
@@ -296,4 +325,27 @@ async function certificates(dir: string): Promise<{ ca: string; cert: string; ke
     'node.pem',
   );
   return { ca: at('ca.pem'), cert: at('node.pem'), key: at('node.key'), otherCa: at('otherCa.pem') };
+}
+
+/** User `weir`, password `weir`: reads all services, writes one. By the JSON gateway: our own client knows no call that changes users. */
+async function addUser(endpoint: string, rootPassword: string): Promise<void> {
+  let token = '';
+  const post = async (path: string, body: object): Promise<unknown> => {
+    const headers = token === '' ? {} : { Authorization: token };
+    const answer = await fetch(`http://${endpoint}/v3/auth/${path}`, { method: 'POST', body: JSON.stringify(body), headers });
+    if (!answer.ok) throw new Error(`etcd auth ${path}: ${answer.status} ${await answer.text()}`);
+    return answer.json();
+  };
+  const base64 = (text: string): string => Buffer.from(text).toString('base64');
+  const grant = (permType: string, prefix: string): Promise<unknown> =>
+    post('role/grant', {
+      name: 'weir',
+      perm: { permType, key: base64(prefix), range_end: prefixEnd(Buffer.from(prefix)).toString('base64') },
+    });
+  token = String(Object(await post('authenticate', { name: 'root', password: rootPassword })).token);
+  await post('role/add', { name: 'weir' });
+  await grant('READ', '/services/');
+  await grant('READWRITE', '/services/mine/');
+  await post('user/add', { name: 'weir', password: 'weir' });
+  await post('user/grant', { user: 'weir', role: 'weir' });
 }

@@ -11,7 +11,8 @@ import type { Snapshot } from '../../src/model/snapshot.ts';
 import { type PolarisServer, type StartPolarisOptions, startPolaris } from '../registries/polaris.ts';
 import { eventually } from '../support/eventually.ts';
 import { startFaultProxy } from '../support/fault-proxy.ts';
-import { Bench, Console, itL5, key, makeAdapter, never } from './l5-support.ts';
+import { Bench, Console, key, makeAdapter, never } from './l5-support.ts';
+import { itPolaris } from './source-bench.ts';
 
 type Defer = (end: () => unknown) => void;
 
@@ -75,7 +76,7 @@ function instances(snapshot: Snapshot): [string, number][] {
 }
 
 describe('L5 adapter on a real Polaris', () => {
-  itL5('golden vectors: V1 is answered with V5 (with or without a server list), V3 without SIDs', 120_000, async (defer) => {
+  itPolaris('golden vectors: V1 is answered with V5 (with or without a server list), V3 without SIDs', 120_000, async (defer) => {
     const { server } = await polaris(defer);
     const v5 = await ask(server.l5, V1, 26);
     // A server that has registered itself names itself in the list.
@@ -86,7 +87,7 @@ describe('L5 adapter on a real Polaris', () => {
     assert.equal(await ask(server.l5, V3, 24), NO_NAME);
   });
 
-  itL5('names, aliases, sets and weights, ids beyond 2^31', 120_000, async (defer) => {
+  itPolaris('names, aliases, sets and weights, ids beyond 2^31', 120_000, async (defer) => {
     const { server, native } = await polaris(defer);
     await native.service('1001:1', 'demo.l5', true);
     await native.put('1001:1', [{ host: '10.0.0.1', port: 80, weight: 100 }]);
@@ -132,7 +133,7 @@ describe('L5 adapter on a real Polaris', () => {
     );
   });
 
-  itL5(
+  itPolaris(
     'other ports of the same server behind the address: the source says what it found, and shows nothing',
     120_000,
     async (defer) => {
@@ -151,7 +152,7 @@ describe('L5 adapter on a real Polaris', () => {
     },
   );
 
-  itL5('SIGKILL and restart, three times: no instance leaves a view, and changes are seen again', 180_000, async (defer) => {
+  itPolaris('SIGKILL and restart, three times: no instance leaves a view, and changes are seen again', 180_000, async (defer) => {
     const { server, native } = await polaris(defer);
     await fill(native, SIDS);
     const b = bench([server.l5], defer);
@@ -174,7 +175,7 @@ describe('L5 adapter on a real Polaris', () => {
     );
   });
 
-  itL5('a frozen server is noticed within the answer timeout, and nothing leaves a view', 120_000, async (defer) => {
+  itPolaris('a frozen server is noticed within the answer timeout, and nothing leaves a view', 120_000, async (defer) => {
     const { server, native } = await polaris(defer);
     await fill(native, SIDS);
     const b = bench([server.l5], defer);
@@ -191,7 +192,7 @@ describe('L5 adapter on a real Polaris', () => {
     assert.deepEqual(b.removed, []);
   });
 
-  itL5('a connection that goes half-open is noticed and replaced, and nothing leaves a view', 120_000, async (defer) => {
+  itPolaris('a connection that goes half-open is noticed and replaced, and nothing leaves a view', 120_000, async (defer) => {
     const { server, native } = await polaris(defer);
     await fill(native, SIDS);
     const proxy = await startFaultProxy(server.l5);
@@ -205,7 +206,7 @@ describe('L5 adapter on a real Polaris', () => {
     assert.deepEqual(b.removed, []);
   });
 
-  itL5('a server whose data are wiped keeps every view: all is held, and it is heard again', 120_000, async (defer) => {
+  itPolaris('a server whose data are wiped keeps every view: all is held, and it is heard again', 120_000, async (defer) => {
     const { server, native } = await polaris(defer);
     await fill(native, SIDS);
     const b = bench([server.l5], defer);
@@ -219,7 +220,7 @@ describe('L5 adapter on a real Polaris', () => {
     assert.deepEqual(b.removed, []);
   });
 
-  itL5('every connection reset after a second: few connections, and the views stay whole', 120_000, async (defer) => {
+  itPolaris('every connection reset after a second: few connections, and the views stay whole', 120_000, async (defer) => {
     const { server, native } = await polaris(defer);
     await fill(native, SIDS);
     const proxy = await startFaultProxy(server.l5);
@@ -237,7 +238,7 @@ describe('L5 adapter on a real Polaris', () => {
     assert.deepEqual(b.removed, []);
   });
 
-  itL5('a second server takes over when the first one dies', 180_000, async (defer) => {
+  itPolaris('a second server takes over when the first one dies', 180_000, async (defer) => {
     const one = await polaris(defer);
     const two = await polaris(defer);
     for (const { native } of [one, two]) await fill(native, SIDS);
@@ -249,7 +250,7 @@ describe('L5 adapter on a real Polaris', () => {
     assert.deepEqual(b.removed, []);
   });
 
-  itL5('older data after a restore hold what is missing in them, and later changes are seen', 180_000, async (defer) => {
+  itPolaris('older data after a restore hold what is missing in them, and later changes are seen', 180_000, async (defer) => {
     const { server, native } = await polaris(defer);
     await fill(native, SIDS.slice(0, 5));
     await server.snapshotData();
@@ -269,7 +270,7 @@ describe('L5 adapter on a real Polaris', () => {
     assert.deepEqual(b.removed, []);
   });
 
-  itL5(
+  itPolaris(
     'garbage instead of L5, answers that break off, a slow link: nothing leaves a view, and it is heard again',
     180_000,
     async (defer) => {
@@ -304,7 +305,7 @@ describe('L5 adapter on a real Polaris', () => {
     },
   );
 
-  itL5('a Polaris without l5Open, or without the port, is told in words that name the option', 120_000, async (defer) => {
+  itPolaris('a Polaris without l5Open, or without the port, is told in words that name the option', 120_000, async (defer) => {
     const { server } = await polaris(defer, { l5Open: false });
     const b = bench([server.l5], defer, { sids: ['1001:1'] });
     await eventually(() => assert.match(b.lastError, /naming\.l5Open: true/), 30_000, 20);

@@ -2,23 +2,15 @@
 // that cuts both ports, the adapter as app would make it. Called by nacos-*.live.test.ts; starts no server.
 import assert from 'node:assert/strict';
 import { factory } from '../../adapters/nacos/index.ts';
-import type { Adapter, AdapterDeps, SourceOptions } from '../../src/adapter/contract.ts';
-import { Supervisor } from '../../src/adapter/supervisor.ts';
-import { Catalog } from '../../src/catalog/catalog.ts';
-import { NO_OVERLAY } from '../../src/catalog/evidence.ts';
-import { hostPort, splitHostPort } from '../../src/kernel/address.ts';
+import type { SourceOptions } from '../../src/adapter/contract.ts';
+import { splitHostPort } from '../../src/kernel/address.ts';
 import { type Clock, systemClock } from '../../src/kernel/clock.ts';
 import { dialPolicy } from '../../src/kernel/dial.ts';
-import { type Log, silentLog } from '../../src/kernel/log.ts';
-import { seededRandom } from '../../src/kernel/random.ts';
 import type { Instance } from '../../src/model/instance.ts';
-import { DEFAULT_SERVICE_POLICY } from '../../src/model/policy.ts';
-import { type ServiceKey, serviceId } from '../../src/model/service.ts';
-import { Events } from '../../src/telemetry/events.ts';
-import { Metrics } from '../../src/telemetry/metrics.ts';
+import type { ServiceKey } from '../../src/model/service.ts';
 import type { Harness } from '../conformance/adapter.ts';
-import { source } from '../support/catalog-fixture.ts';
 import { type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts';
+import { type Made, made, SourceBench } from './source-bench.ts';
 
 export const PLAIN: SourceOptions = { auth: {}, tls: null, timeout: 10_000, normalWeight: null };
 
@@ -89,98 +81,20 @@ function identity(name: string, ip: string, port: number): Record<string, string
   };
 }
 
-export interface Made {
-  readonly adapter: Adapter;
-  readonly counts: Map<string, number>;
-  readonly lines: string[];
-}
-
 /** The adapter as app would make it. */
 export function makeAdapter(config: object, options: SourceOptions = PLAIN, clock: Clock = systemClock): Made {
-  const counts = new Map<string, number>();
-  const lines: string[] = [];
-  const write = (fields: object, message: string): void => void lines.push(`${message} ${JSON.stringify(fields)}`);
-  const log: Log = { debug: write, info: write, warn: write, error: write, child: () => log };
-  const deps: AdapterDeps = {
-    sourceId: 'test',
-    clock,
-    random: seededRandom(7),
-    dial: dialPolicy({ allowLoopback: true, allowNames: false, cidrs: [], ports: [] }, () => []),
-    log,
-    count: (what, by = 1) => void counts.set(what, (counts.get(what) ?? 0) + by),
-  };
-  return { adapter: factory.create(config, options, deps), counts, lines };
+  const dial = dialPolicy({ allowLoopback: true, allowNames: false, cidrs: [], ports: [] }, () => []);
+  return made((deps) => factory.create(config, options, deps), { clock, dial });
 }
 
-/** A catalog with one source, fed by a supervisor, wired as app does it. Probes say nothing, so every hold stays. */
-export class Bench {
-  readonly catalog: Catalog;
-  readonly supervisor: Supervisor;
-  readonly made: Made;
-  /** Instances that left a view, `service address`. */
-  readonly removed: string[] = [];
-  readonly #before = new Map<string, ReadonlySet<string>>();
-
+export class Bench extends SourceBench {
   constructor(config: object, options: SourceOptions = PLAIN) {
-    const metrics = new Metrics();
-    this.catalog = new Catalog({
-      clock: systemClock,
-      log: silentLog,
-      events: new Events(systemClock, silentLog, metrics),
-      metrics,
-      evidence: { failuresInARow: () => 0 },
-      overlay: NO_OVERLAY,
-      lastIndex: 0,
-    });
-    this.catalog.configure({
-      sources: [source('nacos', { kind: 'nacos', dial: () => null })],
-      names: [],
-      policyOf: () => DEFAULT_SERVICE_POLICY,
-    });
-    this.made = makeAdapter(config, options);
-    this.supervisor = new Supervisor({
-      sourceId: 'nacos',
-      adapter: this.made.adapter,
-      select: { kind: 'all' },
-      sink: this.catalog,
-      clock: systemClock,
-      random: seededRandom(3),
-      log: silentLog,
-      timeout: options.timeout,
-      // The back-off has its own tests.
-      maxBackoff: 2_000,
-    });
-    this.catalog.onHeld((_source, key, held) => {
-      if (held) this.supervisor.keep(key);
-      else this.supervisor.release(key);
-    });
-    this.catalog.onConfirmRead((_source, key) => void this.supervisor.readNow(key).catch(() => undefined));
-    this.catalog.subscribe((service, view) => {
-      const now = new Set(view?.instances.map(({ host, port }) => hostPort(host, port)));
-      for (const address of this.#before.get(service) ?? []) if (!now.has(address)) this.removed.push(`${service} ${address}`);
-      this.#before.set(service, now);
-    });
-    this.supervisor.start();
+    super(makeAdapter(config, options), { kind: 'nacos', timeout: options.timeout });
   }
 
   /** How many instances the view of a service has. */
   size(key: ServiceKey): number {
-    return this.catalog.get(serviceId(key))?.instances.length ?? 0;
-  }
-
-  /** Of them, those that are held though the source dropped them. */
-  held(key: ServiceKey): number {
-    return (this.catalog.get(serviceId(key))?.instances ?? []).filter(({ held }) => held).length;
-  }
-
-  get lastError(): string {
-    return this.supervisor.summary().lastError ?? '';
-  }
-
-  async close(): Promise<void> {
-    await this.supervisor.close();
-    await this.made.adapter.close();
-    this.catalog.close();
+    return this.view(key).length;
   }
 }
 
@@ -229,12 +143,12 @@ let harnesses = 0;
 export async function liveHarness(front: Front, raw: Raw, config: object, beats: boolean): Promise<Harness> {
   const run = ++harnesses;
   const full = { ...front.config, ...config };
-  const made = makeAdapter(full);
-  const adapters = [made.adapter];
+  const first = makeAdapter(full);
+  const adapters = [first.adapter];
   const beating = new Map<string, { key: ServiceKey; instance: Instance }>();
   const timer = beats ? setInterval(() => void beatAll(raw, beating), 4_000) : null;
   return {
-    adapter: made.adapter,
+    adapter: first.adapter,
     clock: systemClock,
     registry: {
       async put(key, instances) {
@@ -260,7 +174,7 @@ export async function liveHarness(front: Front, raw: Raw, config: object, beats:
     },
     key: (name) => ({ namespace: 'default', name: `${name}-${process.pid}-${run}` }),
     advance: (ms) => systemClock.sleep(ms),
-    logs: () => made.lines.join('\n'),
+    logs: () => first.lines.join('\n'),
     async close() {
       if (timer !== null) clearInterval(timer);
       for (const adapter of adapters) await adapter.close();

@@ -13,7 +13,8 @@ import { sampleInstance } from '../conformance/adapter.ts';
 import { type PolarisServer, startPolaris } from '../registries/polaris.ts';
 import { eventually } from '../support/eventually.ts';
 import { startFaultProxy } from '../support/fault-proxy.ts';
-import { Bench, itPolaris, makeAdapter, never, PLAIN, Raw } from './polaris-support.ts';
+import { Bench, makeAdapter, never, PLAIN, Raw } from './polaris-support.ts';
+import { itPolaris } from './source-bench.ts';
 
 const OWN: WriteMode = { as: 'own', ttl: 6_000, liveness: 'beat' };
 const key = (name: string, namespace = 'default'): ServiceKey => ({ namespace, name });

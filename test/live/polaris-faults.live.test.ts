@@ -12,7 +12,8 @@ import { sampleInstance } from '../conformance/adapter.ts';
 import { type PolarisServer, type StartPolarisOptions, startPolaris } from '../registries/polaris.ts';
 import { eventually } from '../support/eventually.ts';
 import { startFaultProxy } from '../support/fault-proxy.ts';
-import { Bench, itPolaris, never, PLAIN, Raw } from './polaris-support.ts';
+import { Bench, never, PLAIN, Raw } from './polaris-support.ts';
+import { itPolaris } from './source-bench.ts';
 
 type Defer = (end: () => unknown) => void;
 

@@ -8,7 +8,8 @@ import { startPolaris } from '../registries/polaris.ts';
 import { eventually } from '../support/eventually.ts';
 import { assertFigure } from '../support/figure.ts';
 import { idleCost, quietNames } from './polaris-idle-child.ts';
-import { Bench, itPolaris, makeAdapter, never, Raw } from './polaris-support.ts';
+import { Bench, makeAdapter, never, Raw } from './polaris-support.ts';
+import { itPolaris } from './source-bench.ts';
 
 const POLL_MS = 1_000;
 const OWN: WriteMode = { as: 'own', ttl: 6_000, liveness: 'beat' };

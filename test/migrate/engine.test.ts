@@ -180,6 +180,27 @@ describe('an order', () => {
     });
   });
 
+  it('for a target that is not there warns, and is not settled before it has come', async () => {
+    const world = new World();
+    try {
+      for (const port of [1, 2, 3]) join_(world, 'from', port);
+      world.to.down = true;
+      const weir = await world.sidecar('weir-1');
+      await world.run(3_000);
+      await weir.migrations.create(world.spec());
+      assert.match((await weir.migrations.plan('m1')).warnings.join(), /new is connecting: nothing is written before it is live/);
+      await weir.migrations.step('m1', START);
+      await world.run(10_000);
+      const worker = () => weir.migrations.status('m1').worker ?? assert.fail('no worker');
+      assert.equal(worker().settled, false);
+      assert.match(worker().waiting.join(), /new, which is connecting/);
+      world.to.down = false;
+      assert.ok(await world.until(() => world.to.records().length === 3 && worker().settled));
+    } finally {
+      await world.close();
+    }
+  });
+
   it('for a target whose token may not write, writes nothing, says so, and goes on once it may', () =>
     rig({}, async ({ world, weir }) => {
       world.to.denied = true;

@@ -122,6 +122,9 @@ export async function fleetHistory(bench: FaultBench, n: number): Promise<FleetF
     await watching;
     await eventually(async () => assert.deepEqual(await copies(), []), 30_000, 100);
     assert.equal(fewest, 2, 'a copy was away for a while');
+    // Forgotten, it leaves nothing in the fleet's store either: no order, ledger, report or lock.
+    await step(other, '/m1/collect');
+    await eventually(async () => assert.deepEqual([...(await keys.range('/weir/')).keys()], []), 15_000, 100);
     return { sidecars: n, takeOverMs, requestsOfSteps: asked };
   } finally {
     stopped = true;

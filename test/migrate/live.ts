@@ -6,7 +6,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { randomBelow, seededRandom } from '../../src/kernel/random.ts';
 import type { FaultBench } from '../faults/harness/bench.ts';
 import type { Load } from '../faults/harness/load.ts';
-import type { UpstreamProcess } from '../faults/harness/upstream-process.ts';
 import { noneFailed } from '../faults/harness/validators.ts';
 import type { WeirProcess } from '../faults/harness/weir-process.ts';
 import { startConsul } from '../registries/consul.ts';
@@ -30,6 +29,8 @@ export interface Site {
   read(): Promise<readonly Raw[]>;
   /** kill -9, then up again on its data; `away` runs between. */
   crash(away: () => Promise<void>): Promise<void>;
+  /** What `crash` does, where it is something else. */
+  readonly fault?: string;
 }
 
 /** A record by its own protocol. */
@@ -97,8 +98,17 @@ export async function etcdSite(bench: FaultBench, id: string): Promise<Site> {
 export async function consulSite(bench: FaultBench, id: string): Promise<Site> {
   const server = await startConsul({ data: true });
   bench.defer(() => server.stop());
+  return consulAt(id, server.address, server.address, async (away) => {
+    await server.kill('SIGKILL');
+    await away();
+    await server.restart();
+  });
+}
+
+/** A Consul, real or fake: `address` for providers and the checker, `via` for the sidecar. */
+export function consulAt(id: string, address: string, via: string, crash: Site['crash']): Site {
   const call = async (method: string, path: string, body?: object): Promise<unknown> => {
-    const answer = await fetch(`${server.address}/v1${path}`, {
+    const answer = await fetch(`${address}/v1${path}`, {
       method,
       ...(body !== undefined && { body: JSON.stringify(body) }),
     });
@@ -108,7 +118,7 @@ export async function consulSite(bench: FaultBench, id: string): Promise<Site> {
   const idOf = (port: number): string => `hello-${port}`;
   return {
     id,
-    source: `{id: ${id}, kind: consul, address: "${server.address}", allowLoopback: true, timeout: 2s}`,
+    source: `{id: ${id}, kind: consul, address: "${via}", allowLoopback: true, timeout: 2s}`,
     speaks: ALL,
     registers: true,
     async register(port) {
@@ -136,11 +146,7 @@ export async function consulSite(bench: FaultBench, id: string): Promise<Site> {
         };
       });
     },
-    async crash(away) {
-      await server.kill('SIGKILL');
-      await away();
-      await server.restart();
-    },
+    crash,
   };
 }
 
@@ -241,6 +247,10 @@ export interface LiveOptions {
   readonly end: 'abort' | 'keep' | 'move';
   /** More of weir.yaml. */
   readonly config?: string;
+  /** Providers; default: five processes. */
+  readonly upstreams?: readonly { readonly port: number }[];
+  /** By this much shorter are the script's pauses; default 1. */
+  readonly pace?: number;
 }
 
 export interface LiveFigures {
@@ -280,7 +290,7 @@ class LiveHistory {
   readonly #leaving = new Set<string>();
   readonly #copiesSeen = new Set<string>();
   readonly #began = performance.now();
-  #upstreams: readonly UpstreamProcess[] = [];
+  #upstreams: readonly { readonly port: number }[] = [];
   #weir: WeirProcess | null = null;
   #config = '';
   #lifeBegan = 0;
@@ -302,7 +312,7 @@ class LiveHistory {
 
   async run(): Promise<void> {
     const bench = this.#bench;
-    this.#upstreams = await bench.farm(5);
+    this.#upstreams = this.#options.upstreams ?? (await bench.farm(5));
     for (const n of [0, 1, 2]) await this.#joins(this.#from, n);
     // One that stands in `to` from the start: it gets no return copy.
     await this.#joins(this.#to, 3);
@@ -316,7 +326,7 @@ class LiveHistory {
     await this.#mirrored('the first mirror');
     for (const act of this.#acts()) {
       await act();
-      await sleep(200 + randomBelow(this.#random, 400));
+      await this.#pause(200 + randomBelow(this.#random, 400));
     }
     await this.#mirrored('the mirror after all faults');
     await this.#end();
@@ -371,7 +381,8 @@ class LiveHistory {
         assert.notEqual(result.outcome, 'unsafe', JSON.stringify(result.services));
         await step().catch((thrown: unknown) => assert.fail(`${thrown}: ${JSON.stringify(result.services)}`));
       },
-      25_000,
+      // A registry that was away for a minute is tried again half a minute later.
+      60_000,
       300,
     );
   }
@@ -396,7 +407,7 @@ class LiveHistory {
     const { port } = this.#upstream(n);
     this.#say(`u${n} registers in ${this.#to.id} too`);
     await this.#registers(this.#to, port);
-    await sleep(3_000);
+    await this.#pause(3_000);
     this.#say(`u${n} leaves ${this.#from.id}`);
     // It may be shown, and touched, until the server has forgotten it.
     this.#leaving.add(`${this.#from.id} ${port}`);
@@ -409,9 +420,10 @@ class LiveHistory {
   }
 
   async #crash(site: Site): Promise<void> {
-    this.#say(`kill -9 of ${site.id}`);
-    this.figures.faults.push(`kill -9 of ${site.id}`);
-    await site.crash(() => sleep(500 + randomBelow(this.#random, 2_500)));
+    const fault = `${site.fault ?? 'kill -9'} of ${site.id}`;
+    this.#say(fault);
+    this.figures.faults.push(fault);
+    await site.crash(() => this.#pause(500 + randomBelow(this.#random, 2_500)));
     this.#say(`${site.id} is up again`);
   }
 
@@ -423,7 +435,7 @@ class LiveHistory {
     const old = this.#weir;
     this.#weir = null;
     await old?.kill();
-    await sleep(randomBelow(this.#random, 1_500));
+    await this.#pause(randomBelow(this.#random, 1_500));
     await this.#start();
     await this.#seesAll();
     this.#traffic();
@@ -596,7 +608,12 @@ class LiveHistory {
     await eventually(
       async () => {
         const view = await this.#running().service(SERVICE);
-        assert.deepEqual(view.instances.map(({ host, port }) => `${host}:${port}`).sort(), want);
+        const seen = view.instances.map(({ host, port }) => `${host}:${port}`).sort();
+        assert.deepEqual(
+          seen,
+          want,
+          `the view: ${JSON.stringify(view.sources)}; sources: ${JSON.stringify(await this.#running().get('/v1/sources'))}`,
+        );
       },
       30_000,
       50,
@@ -653,7 +670,11 @@ class LiveHistory {
     return this.#weir ?? assert.fail('weir does not run');
   }
 
-  #upstream(n: number): UpstreamProcess {
+  #pause(ms: number): Promise<void> {
+    return sleep(ms * (this.#options.pace ?? 1));
+  }
+
+  #upstream(n: number): { readonly port: number } {
     return this.#upstreams[n] ?? assert.fail(`no upstream ${n}`);
   }
 

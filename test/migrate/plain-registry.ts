@@ -18,7 +18,9 @@ export interface Dialect {
   /** place: one record an address, the last writer has it · twin: every writer has a key of its own. */
   readonly records: 'place' | 'twin';
   readonly keeps: readonly InstanceField[];
-  readonly heartbeat: 'core' | 'none';
+  readonly heartbeat: 'core' | 'none' | 'server';
+  /** As Nacos: a record whose lease ends turns unhealthy and stays for a while, nothing is persistent, `connection` is a way to live. */
+  readonly fades: boolean;
   readonly setsHealth: boolean;
   readonly tells: boolean;
   readonly tellsAbsent: boolean;
@@ -35,6 +37,7 @@ const dialect = (name: string, over: Partial<Dialect>): Dialect => ({
   records: 'twin',
   keeps: ALL,
   heartbeat: 'core',
+  fades: false,
   setsHealth: true,
   tells: false,
   tellsAbsent: true,
@@ -45,7 +48,8 @@ const dialect = (name: string, over: Partial<Dialect>): Dialect => ({
   ...over,
 });
 
-/** As the kinds behave: etcd (grpc, kratos, skydns), Consul, Polaris (on MySQL, on its file store), the embedded registry, L5. */
+/** As the kinds behave: etcd (grpc, kratos, skydns), Consul, Polaris (on MySQL, on its file store), the embedded registry, Nacos
+ *  with providers on connections of their own (crowd), L5. */
 export const DIALECTS = {
   embedded: dialect('embedded', { records: 'place', tells: true, batch: 100 }),
   keys: dialect('keys', {
@@ -58,6 +62,12 @@ export const DIALECTS = {
   nodes: dialect('nodes', { heartbeat: 'none' }),
   central: dialect('central', { records: 'place', pollMs: 1_000 }),
   standalone: dialect('standalone', { records: 'place', pollMs: 1_000, sticksAfter: 5_000 }),
+  crowd: dialect('crowd', {
+    keeps: ['weight', 'health', 'protocol', 'version', 'locality', 'metadata'],
+    heartbeat: 'server',
+    fades: true,
+    tellsAbsent: false,
+  }),
   bare: dialect('bare', { records: 'place', keeps: ['weight'], setsHealth: false, tellsAbsent: false }),
   readOnly: dialect('readOnly', {
     records: 'place',
@@ -67,6 +77,11 @@ export const DIALECTS = {
     register: false,
   }),
 } as const;
+/** A record that fades is gone so long after its lease ended, ms: a client that is silent for three minutes is dropped. */
+const FADED_MS = 90_000;
+/** Records of a connection that was lost are back so long after it can be had again, ms. */
+const BACK_MS = 700;
+
 export type DialectName = keyof typeof DIALECTS;
 
 /** One record as it stands; `writer` is the registry's own knowledge. */
@@ -81,6 +96,8 @@ export interface PlainRecord {
   readonly isolated: boolean;
   readonly metadata: ReadonlyMap<string, string>;
   readonly lease: { readonly ttl: number; readonly token: string; readonly endsAt: number } | null;
+  /** It is gone with this life's connection. */
+  readonly connection?: Caller;
 }
 
 export interface Change {
@@ -136,6 +153,10 @@ export class PlainRegistry {
   readonly #services = new Set<ServiceId>();
   /** Last put of a sidecar by place. */
   readonly #writtenAt = new Map<string, number>();
+  /** Who wrote a record last: only that life knows its fields by heart (fades). */
+  readonly #putBy = new Map<string, Caller>();
+  /** Records that come back with their connection. */
+  readonly #away = new Map<string, PlainRecord>();
   readonly #listeners = new Set<{ caller: Caller; changed(service: ServiceId, removed: string | null): void; cut(): void }>();
   #epoch = 1;
   #revision = 0;
@@ -193,7 +214,7 @@ export class PlainRegistry {
 
   /** All data is lost; revisions start anew. */
   wipe(): void {
-    for (const place of [...this.#records.keys()]) this.#delete(place, 'loss', false);
+    for (const [place, { connection }] of [...this.#records]) if (connection === undefined) this.#delete(place, 'loss', false);
     this.#services.clear();
     this.#epoch++;
     this.cut();
@@ -206,6 +227,29 @@ export class PlainRegistry {
 
   cut(): void {
     for (const listener of [...this.#listeners]) listener.cut();
+    for (const [place, record] of [...this.#records]) {
+      if (record.connection === undefined) continue;
+      this.#delete(place, 'connection', false);
+      this.#away.set(place, record);
+    }
+    this.#returnLater();
+  }
+
+  /** The connection of this life is gone for good. */
+  dropped(caller: Caller): void {
+    for (const [place, { connection }] of [...this.#records]) if (connection === caller) this.#delete(place, 'connection', false);
+  }
+
+  #returnLater(): void {
+    if (this.#away.size > 0) this.#clock.setTimer(BACK_MS, () => this.#return());
+  }
+
+  /** As the adapter does by itself: what it holds stands again on its new connection. */
+  #return(): void {
+    if (this.down || this.hung) return this.#returnLater();
+    for (const [place, record] of this.#away)
+      if (record.connection?.dead === false) this.#set(place, record, record.connection.name);
+    this.#away.clear();
   }
 
   // What a sidecar sees.
@@ -218,6 +262,7 @@ export class PlainRegistry {
       register: dialect.register,
       heartbeat: dialect.heartbeat,
       writesPerCall: dialect.batch,
+      setsByConnection: dialect.fades,
       reads: new Set(dialect.keeps),
       keeps: new Set(dialect.register ? dialect.keeps : []),
       tellsDeregistration: dialect.tells,
@@ -237,9 +282,9 @@ export class PlainRegistry {
       put: (writes, how, signal) => this.#write(caller, signal, () => writes.map((write) => this.#put(caller, write, how))),
       remove: (receipts, _how, signal) =>
         this.#write(caller, signal, () => receipts.map((receipt) => this.#remove(caller, receipt))),
-      ...(dialect.heartbeat === 'core' && {
+      ...(dialect.heartbeat !== 'none' && {
         renew: (receipts: readonly WriteReceipt[], signal: AbortSignal) =>
-          this.#answer(caller, signal, () => receipts.map((receipt) => this.#renew(receipt))),
+          this.#answer(caller, signal, () => receipts.map((receipt) => this.#renew(caller, receipt))),
       }),
       ...(dialect.setsHealth && {
         setHealth: (receipt: WriteReceipt, health: RegistryHealth, signal: AbortSignal) =>
@@ -281,15 +326,17 @@ export class PlainRegistry {
     const before = this.#records.get(place);
     if (before !== undefined && before.writer !== 'sidecar') return new SourceError('refused', `${address} is another's`);
     const token = previous?.token ?? `t${++this.#tokens}`;
-    const beats = how.liveness !== 'persistent' && this.dialect.heartbeat === 'core';
+    if (this.dialect.fades && how.liveness === 'persistent')
+      return new SourceError('refused', 'a service of ephemeral records takes no persistent one');
+    const tied = how.liveness === 'connection' && this.dialect.fades;
+    const beats = how.liveness !== 'persistent' && !tied && this.dialect.heartbeat !== 'none';
     const lease = beats ? { ttl: how.ttl, token, endsAt: this.#clock.now() + how.ttl } : null;
     const { weight, health, isolated, metadata } = instance;
     this.#writtenAt.set(place, this.#clock.now());
-    this.#set(
-      place,
-      this.#kept({ key: nativeId, service, address, writer: 'sidecar', weight, health, isolated, metadata, lease }),
-      caller.name,
-    );
+    this.#putBy.set(place, caller);
+    this.#away.delete(place);
+    const record = { key: nativeId, service, address, writer: 'sidecar' as const, weight, health, isolated, metadata, lease };
+    this.#set(place, { ...this.#kept(record), ...(tied && { connection: caller }) }, caller.name);
     this.#carry(caller, service, address, 'put');
     return { service: key, nativeId, token };
   }
@@ -299,6 +346,7 @@ export class PlainRegistry {
     if (this.#random() < this.failShare) return new SourceError('lost', 'this one failed');
     const service = serviceId(key);
     const place = `${service} ${nativeId}`;
+    this.#away.delete(place);
     const found = this.#records.get(place);
     if (found === undefined) return true;
     const { sticksAfter } = this.dialect;
@@ -313,19 +361,23 @@ export class PlainRegistry {
     this.#expire();
     const place = `${serviceId(key)} ${nativeId}`;
     const found = this.#records.get(place);
+    if (this.dialect.fades && this.#putBy.get(place) !== caller) return new SourceError('lost', 'put it again');
     if (found === undefined || found.writer !== 'sidecar') return new SourceError('refused', `${nativeId} is not there`);
     this.#set(place, { ...found, health }, caller.name);
     this.#carry(caller, found.service, found.address, 'health');
     return true;
   }
 
-  #renew({ service: key, nativeId, token }: WriteReceipt): RenewResult {
+  #renew(caller: Caller, { service: key, nativeId, token }: WriteReceipt): RenewResult {
     this.#expire();
     const place = `${serviceId(key)} ${nativeId}`;
     const found = this.#records.get(place);
     if (found?.lease === null) return { kind: 'renewed', leaseMs: Number.POSITIVE_INFINITY };
     if (found?.lease === undefined || found.lease.token !== token) return { kind: 'forgotten' };
-    this.#records.set(place, { ...found, lease: { ...found.lease, endsAt: this.#clock.now() + found.lease.ttl } });
+    const renewed = { ...found, lease: { ...found.lease, endsAt: this.#clock.now() + found.lease.ttl } };
+    // A beat of somebody who does not know that it is unhealthy makes it healthy.
+    if (this.dialect.fades && this.#putBy.get(place) !== caller) this.#set(place, { ...renewed, health: 'healthy' }, caller.name);
+    else this.#records.set(place, renewed);
     return { kind: 'renewed', leaseMs: found.lease.ttl };
   }
 
@@ -453,8 +505,12 @@ export class PlainRegistry {
 
   #expire(): void {
     const now = this.#clock.now();
-    for (const [place, { lease }] of [...this.#records])
-      if (lease !== null && lease.endsAt <= now) this.#delete(place, 'expiry', false);
+    for (const [place, record] of [...this.#records]) {
+      const endsAt = record.lease?.endsAt ?? Number.POSITIVE_INFINITY;
+      if (endsAt > now) continue;
+      if (!this.dialect.fades || endsAt + FADED_MS <= now) this.#delete(place, 'expiry', false);
+      else if (record.health !== 'unhealthy') this.#set(place, { ...record, health: 'unhealthy' }, 'expiry');
+    }
   }
 }
 

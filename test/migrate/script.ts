@@ -14,8 +14,8 @@ import * as claims from './checker.ts';
 import type { Dialect, DialectName, Fields, PlainRegistry } from './plain-registry.ts';
 import { type Sidecar, World } from './world.ts';
 
-const FROM: readonly DialectName[] = ['embedded', 'keys', 'nodes', 'central', 'bare', 'readOnly', 'weightless'];
-const TO: readonly DialectName[] = ['embedded', 'keys', 'nodes', 'central', 'weightless'];
+const FROM: readonly DialectName[] = ['embedded', 'keys', 'nodes', 'central', 'bare', 'readOnly', 'weightless', 'crowd'];
+const TO: readonly DialectName[] = ['embedded', 'keys', 'nodes', 'central', 'weightless', 'crowd'];
 /** How long a hold, a poll and the pace of writes may take before the world is as it should be, ms. */
 const SETTLED_MS = 240_000;
 /** A view may show an instance that died for this long while its registries are heard: R2's second read and the failing probes, ms. */
@@ -72,10 +72,12 @@ export class History {
     this.directory = !shared && seed % 6 === 0 ? mkdtempSync(join(scratch(), 'weir-histories-')) : null;
     this.world = new World({ seed, from, to, shared, ...(this.directory !== null && { directory: this.directory }) });
     this.#services = Array.from({ length: 1 + this.#below(3) }, (_, n) => `default/s${n}`);
-    const twoWay = this.world.from.dialect.register && this.#chance(0.25);
+    const { register, keeps } = this.world.from.dialect;
+    // Without markers two ways are refused by the plan.
+    const twoWay = register && keeps.includes('metadata') && this.#chance(0.25);
     this.spec = this.world.spec({
       direction: twoWay ? 'twoWay' : 'oneWay',
-      liveness: this.#chance(0.2) ? 'persistent' : 'beat',
+      liveness: this.#liveness(shared),
       limits: {
         grace: `${this.#below(20)}s`,
         deletePercentPerMinute: this.#chance(0.3) ? 20 : 100,
@@ -83,6 +85,11 @@ export class History {
       },
       ...(this.#chance(0.3) ? { mapping: { metadata: { drop: ['secret'] } } } : {}),
     });
+  }
+
+  #liveness(shared: boolean): MigrationSpec['liveness'] {
+    if (this.world.to.dialect.fades && !shared && this.#chance(0.4)) return 'connection';
+    return !this.world.to.dialect.fades && !this.world.from.dialect.fades && this.#chance(0.2) ? 'persistent' : 'beat';
   }
 
   /** Both sides keep markers: else a provider that takes our record's place cannot be told from it. */
@@ -443,7 +450,9 @@ export class History {
     const { world } = this;
     const phase = this.#doc()?.phase;
     assert.ok(phase === 'mirror' || phase === 'shift' || phase === 'cutover', `still running, not ${phase}`);
-    if (this.#chance(0.5)) {
+    // Without markers nobody can be seen to move, and what fades keeps no copies: there is no finish.
+    const endless = world.to.dialect.fades && !this.#markers;
+    if (this.#chance(0.5) || endless) {
       if (phase === 'cutover') assert.ok(await this.#step('rollback'), 'a rollback is always allowed');
       const polite = await this.#step('abort');
       if (!polite) assert.ok(await this.#step('abort', { force: true }), 'a forced abort is never refused');
@@ -456,7 +465,7 @@ export class History {
     this.#mend();
     await this.world.run(60_000, 5_000);
     await this.#forward();
-    const kept = !this.#markers || this.#chance(0.5);
+    const kept = !this.#markers || (this.#chance(0.5) && !world.to.dialect.fades);
     const early = await this.#step('finish', { keepCopies: false });
     if (!early && !kept) await this.#allMove();
     if (!early) assert.ok(await this.#step('finish', { keepCopies: kept }), `finish ${kept ? 'with' : 'without'} copies`);

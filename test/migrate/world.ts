@@ -9,9 +9,9 @@ import { silentLog } from '../../src/kernel/log.ts';
 import { seededRandom } from '../../src/kernel/random.ts';
 import { openFileStore } from '../../src/migrate/file-store.ts';
 import type { MigrationSpec } from '../../src/migrate/migration.ts';
-import { Migrations, type OverlayMemory } from '../../src/migrate/migrations.ts';
+import { Migrations } from '../../src/migrate/migrations.ts';
 import type { OverlayEntry } from '../../src/migrate/overlay.ts';
-import type { MigrationStore, SideTraffic } from '../../src/migrate/ports.ts';
+import type { MigrationStore, OverlayMemory, SideTraffic } from '../../src/migrate/ports.ts';
 import { decodeSpec } from '../../src/migrate/spec.ts';
 import { DEFAULT_SERVICE_POLICY } from '../../src/model/policy.ts';
 import type { ServiceId } from '../../src/model/service.ts';
@@ -247,7 +247,14 @@ export class Sidecar {
             };
           },
         },
-        sources: { adapter: (id) => adapters.get(id) ?? null, ids: catalog.sourceIds },
+        sources: {
+          adapter: (id) => adapters.get(id) ?? null,
+          ids: catalog.sourceIds,
+          trouble: (id) => {
+            const { state = 'gone' } = catalog.sourceSummary(id) ?? {};
+            return state === 'live' ? null : state;
+          },
+        },
         store,
         memory: this.#disk(),
         probe: async (_service, host, port) => (world.isAlive(`${host}:${port}`) ? null : 'connection refused'),
@@ -287,6 +294,7 @@ export class Sidecar {
   kill(): void {
     this.caller.dead = true;
     this.clock.stop();
+    for (const registry of this.#world.registries) registry.dropped(this.caller);
   }
 
   #audited(line: AuditLine): void {

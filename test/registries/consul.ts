@@ -1,15 +1,14 @@
 // A real Consul as a child process on loopback, and its row in the table. Called by live tests and by main.ts.
-// Owns the process and its data directory; must never touch a process that it did not start.
-import { type ChildProcess, spawn } from 'node:child_process';
-import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { eventually } from '../support/eventually.ts';
 import { builtBinary } from './cache.ts';
+import { ChildServer, type Command } from './child-server.ts';
 import { freePorts } from './free-port.ts';
 import type { RegistryRow } from './table.ts';
 
 export const CONSUL_VERSION = '1.14.11';
+const READY_MS = 60_000;
 
 export interface StartConsulOptions {
   /** One server with a data directory, which survives restarts; else a `-dev` agent, which forgets everything. */
@@ -62,7 +61,7 @@ export async function startConsul(options: StartConsulOptions = {}): Promise<Con
   return server;
 }
 
-class Server implements ConsulServer {
+class Server extends ChildServer implements ConsulServer {
   readonly endpoint: string;
   readonly address: string;
   readonly plainAddress: string;
@@ -70,11 +69,9 @@ class Server implements ConsulServer {
   readonly #path: string;
   readonly #options: StartConsulOptions;
   readonly #ports: readonly number[];
-  readonly #root: string;
-  #child: ChildProcess | null = null;
-  #output = '';
 
   constructor(path: string, options: StartConsulOptions, ports: readonly number[], root: string) {
+    super('consul', root, READY_MS);
     this.endpoint = `127.0.0.1:${ports[0]}`;
     this.address = `${options.tls === undefined ? 'http' : 'https'}://${this.endpoint}`;
     this.plainAddress = options.tls === undefined ? this.address : `http://127.0.0.1:${ports[6]}`;
@@ -82,18 +79,9 @@ class Server implements ConsulServer {
     this.#path = path;
     this.#options = options;
     this.#ports = ports;
-    this.#root = root;
   }
 
-  get pid(): number {
-    return this.#child?.pid ?? -1;
-  }
-
-  get #data(): string {
-    return join(this.#root, 'data');
-  }
-
-  async start(): Promise<void> {
+  protected async command(): Promise<Command> {
     const { data, rootToken, tls, peering, hcl } = this.#options;
     const [http, grpc, dns, rpc, lan, wan, plain, grpcTls] = this.#ports;
     const args = [
@@ -110,7 +98,7 @@ class Server implements ConsulServer {
         '-grpc-tls-port',
         peering === true ? `${grpcTls}` : '-1',
       ],
-      ...(data === true ? ['-server', '-bootstrap-expect', '1', '-data-dir', this.#data] : ['-dev']),
+      ...(data === true ? ['-server', '-bootstrap-expect', '1', '-data-dir', this.data] : ['-dev']),
       ...(tls === undefined ? ['-http-port', `${http}`] : ['-http-port', `${plain}`, '-https-port', `${http}`]),
       ...['-grpc-port', `${grpc}`, '-dns-port', `${dns}`, '-server-port', `${rpc}`],
       ...['-serf-lan-port', `${lan}`, '-serf-wan-port', `${wan}`, '-hcl', 'performance { raft_multiplier = 1 }'],
@@ -128,70 +116,17 @@ class Server implements ConsulServer {
           ]),
       ...(hcl === undefined ? [] : ['-hcl', hcl]),
     ];
-    const child = spawn(this.#path, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-    this.#child = child;
-    const keep = (chunk: Buffer): void => {
-      this.#output = (this.#output + chunk.toString()).slice(-4_000);
-    };
-    child.stdout?.on('data', keep);
-    child.stderr?.on('data', keep);
-    await this.#untilLeads(child);
+    return { path: this.#path, args };
   }
 
-  async kill(signal: NodeJS.Signals): Promise<void> {
-    const child = this.#child;
-    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
-    const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-    child.kill(signal);
-    if (signal === 'SIGKILL' || signal === 'SIGTERM') await gone;
-  }
-
-  async restart(): Promise<void> {
-    await this.start();
-  }
-
-  async wipe(): Promise<void> {
-    await this.kill('SIGKILL');
-    await rm(this.#data, { recursive: true, force: true });
-    await this.start();
-  }
-
-  async snapshotData(): Promise<void> {
-    await this.kill('SIGKILL');
-    await rm(join(this.#root, 'copy'), { recursive: true, force: true });
-    await cp(this.#data, join(this.#root, 'copy'), { recursive: true });
-    await this.start();
-  }
-
-  async restoreData(): Promise<void> {
-    await this.kill('SIGKILL');
-    await rm(this.#data, { recursive: true, force: true });
-    await cp(join(this.#root, 'copy'), this.#data, { recursive: true });
-    await this.start();
-  }
-
-  async stop(): Promise<void> {
-    await this.kill('SIGCONT');
-    await this.kill('SIGKILL');
-    await rm(this.#root, { recursive: true, force: true });
-  }
-
-  async #untilLeads(child: ChildProcess): Promise<void> {
+  protected async serves(): Promise<boolean> {
     const { rootToken } = this.#options;
-    await eventually(
-      async () => {
-        if (child.exitCode !== null || child.signalCode !== null) return true;
-        const headers = rootToken === undefined ? {} : { 'x-consul-token': rootToken };
-        const signal = AbortSignal.timeout(2_000);
-        // The agent has told the servers of itself: sessions and `serfHealth` need that.
-        const answer = await fetch(`${this.plainAddress}/v1/health/node/weir-test`, { headers, signal });
-        const text = await answer.text();
-        return answer.status === 200 && text.includes('serfHealth');
-      },
-      30_000,
-      50,
-    );
-    if (child.exitCode !== null || child.signalCode !== null) throw new Error(`consul ended at once: ${this.#output}`);
+    const headers = rootToken === undefined ? {} : { 'x-consul-token': rootToken };
+    const signal = AbortSignal.timeout(2_000);
+    // It has a leader, and the agent has told the servers of itself: sessions and `serfHealth` need that.
+    const answer = await fetch(`${this.plainAddress}/v1/health/node/weir-test`, { headers, signal });
+    const text = await answer.text();
+    return answer.status === 200 && text.includes('serfHealth');
   }
 }
 

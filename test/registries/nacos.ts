@@ -1,13 +1,11 @@
 // A real Nacos as a child process on loopback, from a distribution that somebody built or unpacked: WEIR_TEST_NACOS_HOME=<folder with
 // target/nacos-server.jar and conf/>. Called by test/live/nacos-*. Needs java. Nothing here downloads or builds one, and CI has none.
-// Owns the process and its data; must never touch a process that it did not start.
-import { type ChildProcess, spawn } from 'node:child_process';
-import { randomInt } from 'node:crypto';
-import { access, cp, mkdtemp, readFile, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { access, cp, mkdtemp, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually } from '../support/eventually.ts';
+import { ChildServer, type Command } from './child-server.ts';
+import { freePortWith } from './free-port.ts';
 
 export interface StartNacosOptions {
   /** Login is needed; the first administrator is `nacos` with this password. */
@@ -32,6 +30,11 @@ export interface NacosProcess {
   stop(): Promise<void>;
 }
 
+const READY_MS = 120_000;
+const GRPC = 1_000;
+const CONSOLE = 500;
+/** Beside HTTP: raft, gRPC for clients and for members, the console. */
+const COMPANIONS = [-1_000, GRPC, GRPC + 1, CONSOLE];
 const SECRET = Buffer.from('weir-test-secret-key-of-enough-length-0123456789').toString('base64');
 
 /** The folder of the distribution, or null and why there is none. */
@@ -52,59 +55,50 @@ export async function startNacos(options: StartNacosOptions = {}): Promise<Nacos
   if (path === null) throw new Error(`nacos: ${how}`);
   const properties = await readFile(join(path, 'conf', 'application.properties'), 'utf8');
   const generation = properties.includes('nacos.server.main.port') ? 3 : 2;
-  const server = new Server(path, generation, options, await portsWithGrpc(), await mkdtemp(join(tmpdir(), 'weir-nacos-')));
+  const server = new Server(
+    path,
+    generation,
+    options,
+    await freePortWith(COMPANIONS),
+    await mkdtemp(join(tmpdir(), 'weir-nacos-')),
+  );
   await server.start();
   if (options.password !== undefined) await server.firstUser(options.password);
   return server;
 }
 
-class Server implements NacosProcess {
+class Server extends ChildServer implements NacosProcess {
   readonly address: string;
   readonly grpcPort: number;
   readonly generation: number;
   readonly #distribution: string;
   readonly #options: StartNacosOptions;
   readonly #port: number;
-  readonly #consolePort: number;
-  readonly #root: string;
-  #child: ChildProcess | null = null;
-  #output = '';
 
-  constructor(
-    distribution: string,
-    generation: number,
-    options: StartNacosOptions,
-    [port, consolePort]: readonly [number, number],
-    root: string,
-  ) {
+  constructor(distribution: string, generation: number, options: StartNacosOptions, port: number, root: string) {
+    super('nacos', root, READY_MS);
     this.#distribution = distribution;
     this.generation = generation;
     this.#options = options;
     this.#port = port;
-    this.#consolePort = consolePort;
-    this.#root = root;
     this.address = `127.0.0.1:${port}`;
-    this.grpcPort = port + 1_000;
+    this.grpcPort = port + GRPC;
   }
 
-  get pid(): number {
-    return this.#child?.pid ?? -1;
-  }
-
-  async start(): Promise<void> {
+  protected async command(): Promise<Command> {
     // Data, logs and plugins live below nacos.home, so that the distribution stays as it was.
-    await cp(join(this.#distribution, 'conf'), join(this.#root, 'conf'), { recursive: true, force: true });
+    await cp(join(this.#distribution, 'conf'), join(this.root, 'conf'), { recursive: true, force: true });
     const auth = String(this.#options.password !== undefined);
     const properties = {
       'nacos.standalone': 'true',
-      'nacos.home': this.#root,
-      'user.home': this.#root,
+      'nacos.home': this.root,
+      'user.home': this.root,
       'server.address': '127.0.0.1',
       'nacos.server.ip': '127.0.0.1',
       'nacos.inetutils.ip-address': '127.0.0.1',
       'nacos.remote.server.grpc.sdk.listen.address': '127.0.0.1',
       ...(this.generation === 3
-        ? { 'nacos.server.main.port': this.#port, 'nacos.console.port': this.#consolePort }
+        ? { 'nacos.server.main.port': this.#port, 'nacos.console.port': this.#port + CONSOLE }
         : { 'server.port': this.#port }),
       'nacos.core.auth.enabled': auth,
       'nacos.core.auth.admin.enabled': auth,
@@ -119,20 +113,12 @@ class Server implements NacosProcess {
       ...['-Xms128m', '-Xmx512m', '-XX:TieredStopAtLevel=1'],
       ...Object.entries(properties).map(([name, value]) => `-D${name}=${value}`),
       ...['-jar', jarOf(this.#distribution)],
-      `--spring.config.additional-location=file:${this.#root}/conf/`,
-      `--logging.config=${this.#root}/conf/nacos-logback.xml`,
+      `--spring.config.additional-location=file:${this.root}/conf/`,
+      `--logging.config=${this.root}/conf/nacos-logback.xml`,
       // 2.x and 3.x stand on different generations of the framework.
       `--server.max-http${this.generation === 3 ? '-request' : ''}-header-size=524288`,
     ];
-    const child = spawn('java', args, { cwd: this.#root, stdio: ['ignore', 'pipe', 'pipe'] });
-    this.#child = child;
-    const keep = (chunk: Buffer): void => {
-      this.#output = (this.#output + chunk.toString()).slice(-4_000);
-    };
-    child.stdout?.on('data', keep);
-    child.stderr?.on('data', keep);
-    child.once('error', (error) => keep(Buffer.from(error.message)));
-    await this.#untilServes(child);
+    return { path: 'java', args, cwd: this.root };
   }
 
   /** 3.x knows no user at first, 2.x the same. */
@@ -147,47 +133,15 @@ class Server implements NacosProcess {
     await eventually(async () => (await this.#post(login, { username: 'nacos', password })).ok, 40_000, 200);
   }
 
-  async kill(signal: NodeJS.Signals): Promise<void> {
-    const child = this.#child;
-    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
-    const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-    child.kill(signal);
-    if (signal === 'SIGKILL' || signal === 'SIGTERM') await gone;
-  }
-
-  async restart(): Promise<void> {
-    await this.start();
-  }
-
-  async wipe(): Promise<void> {
-    await this.kill('SIGKILL');
-    await rm(join(this.#root, 'data'), { recursive: true, force: true });
-    await this.start();
-  }
-
-  async stop(): Promise<void> {
-    await this.kill('SIGCONT');
-    await this.kill('SIGKILL');
-    await rm(this.#root, { recursive: true, force: true });
-  }
-
   #post(path: string, form: Readonly<Record<string, string>>): Promise<Response> {
     return fetch(`http://${this.address}/nacos${path}`, { method: 'POST', body: new URLSearchParams(form) });
   }
 
   /** gRPC serves before HTTP does (seen, 3.0.3), so HTTP is asked. */
-  async #untilServes(child: ChildProcess): Promise<void> {
+  protected async serves(): Promise<boolean> {
     const path = this.generation === 3 ? '/v3/admin/core/state' : '/v1/console/server/state';
-    await eventually(
-      async () => {
-        if (child.exitCode !== null || child.signalCode !== null) return true;
-        const answer = await fetch(`http://${this.address}/nacos${path}`, { signal: AbortSignal.timeout(2_000) });
-        return (await answer.text()).includes('"version"') && (await this.#up());
-      },
-      120_000,
-      100,
-    );
-    if (child.exitCode !== null || child.signalCode !== null) throw new Error(`nacos ended at once: ${this.#output}`);
+    const answer = await fetch(`http://${this.address}/nacos${path}`, { signal: AbortSignal.timeout(2_000) });
+    return (await answer.text()).includes('"version"') && (await this.#up());
   }
 
   async #up(): Promise<boolean> {
@@ -205,25 +159,4 @@ function jarOf(home: string): string {
 function assertOk(status: number, text: string): void {
   // Somebody was there before us: a restart keeps its users.
   if (status !== 200 && status !== 409) throw new Error(`${status} ${text}`);
-}
-
-/**
- * A port whose companions (raft 1,000 below; gRPC for clients and for members 1,000 and 1,001 above) are free, too, and one for the
- * console. All below the range from which outgoing connections take theirs, or one of those may sit there at a restart.
- */
-async function portsWithGrpc(): Promise<readonly [number, number]> {
-  for (;;) {
-    const port = 12_000 + randomInt(18_000);
-    const all = [port, port - 1_000, port + 1_000, port + 1_001, port + 500];
-    const free = await Promise.all(all.map(isFree));
-    if (free.every(Boolean)) return [port, port + 500];
-  }
-}
-
-function isFree(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer();
-    server.once('error', () => resolve(false));
-    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
-  });
 }

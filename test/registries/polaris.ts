@@ -1,18 +1,20 @@
 // A real Polaris as a child process on loopback (with its L5 and Nacos-compatible servers), and its row in the table. Called by live
-// tests and by main.ts. Owns the process and its directory; must never touch a process that it did not start.
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+// tests and by main.ts. Owns its configuration.
+import { execFile } from 'node:child_process';
 import { access, chmod, cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { parse, stringify } from 'yaml';
-import { eventually } from '../support/eventually.ts';
 import { builtBinary, cacheDirectory } from './cache.ts';
-import { freePorts } from './free-port.ts';
+import { ChildServer, type Command } from './child-server.ts';
+import { freePorts, freePortWith } from './free-port.ts';
 import type { RegistryRow } from './table.ts';
 
 export const POLARIS_VERSION = '1.18.1';
+const READY_MS = 60_000;
+/** From the port of the Nacos HTTP API to that of its gRPC service. */
+const NACOS_GRPC = 1_000;
 const MODULE = 'github.com/polarismesh/polaris';
 
 export interface StartPolarisOptions {
@@ -68,7 +70,7 @@ export async function startPolaris(options: StartPolarisOptions = {}): Promise<P
   if (path === null) throw new Error(`polaris: ${how}`);
   const conf = await configurationFolder();
   const [grpc = 0, http = 0, l5 = 0] = await freePorts(3);
-  const ports = { grpc, http, l5, nacos: await freeNacosPort() };
+  const ports = { grpc, http, l5, nacos: await freePortWith([NACOS_GRPC]) };
   const server = new Server(path, conf, options, ports, await mkdtemp(join(tmpdir(), 'weir-polaris-')));
   await server.start();
   return server;
@@ -81,25 +83,19 @@ interface Ports {
   readonly nacos: number;
 }
 
-class Server implements PolarisServer {
+class Server extends ChildServer implements PolarisServer {
   readonly #path: string;
   readonly #conf: string;
   readonly #options: StartPolarisOptions;
   readonly #ports: Ports;
-  readonly #root: string;
-  readonly #data: string;
-  #child: ChildProcess | null = null;
-  #killed: ChildProcess | null = null;
   #token = '';
-  #output = '';
 
   constructor(path: string, conf: string, options: StartPolarisOptions, ports: Ports, root: string) {
+    super('polaris', root, READY_MS, options.dataDir);
     this.#path = path;
     this.#conf = conf;
     this.#options = options;
     this.#ports = ports;
-    this.#root = root;
-    this.#data = options.dataDir ?? join(root, 'data');
   }
 
   get grpc(): string {
@@ -122,62 +118,21 @@ class Server implements PolarisServer {
     return this.#token;
   }
 
-  get pid(): number {
-    return this.#child?.pid ?? -1;
-  }
-
-  async start(): Promise<void> {
-    await mkdir(this.#data, { recursive: true });
-    const conf = join(this.#root, 'conf');
+  protected async command(): Promise<Command> {
+    await mkdir(this.data, { recursive: true });
+    const conf = join(this.root, 'conf');
     if (!(await exists(conf))) await this.#writeConfiguration(conf);
-    const child = spawn(this.#path, ['start', '-c', join(conf, 'polaris-server.yaml')], {
-      cwd: this.#root,
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    this.#child = child;
-    child.once('exit', (code, signal) => {
-      if (this.#killed !== child) console.error(`polaris ended by itself: ${signal ?? code}: ${this.#output.slice(-2_000)}`);
-    });
-    const keep = (chunk: Buffer): void => {
-      this.#output = (this.#output + chunk.toString()).slice(-8_000);
-    };
-    child.stdout?.on('data', keep);
-    child.stderr?.on('data', keep);
-    await this.#untilAnswers(child);
+    return { path: this.#path, args: ['start', '-c', join(conf, 'polaris-server.yaml')], cwd: this.root };
   }
 
-  async kill(signal: NodeJS.Signals): Promise<void> {
-    const child = this.#child;
-    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
-    const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-    const ends = signal === 'SIGKILL' || signal === 'SIGTERM';
-    if (ends) this.#killed = child;
-    child.kill(signal);
-    if (ends) await gone;
-  }
-
-  async restart(): Promise<void> {
-    await this.start();
-  }
-
-  async wipe(): Promise<void> {
-    await this.kill('SIGKILL');
-    await rm(this.#data, { recursive: true, force: true });
-    await this.start();
-  }
-
-  async snapshotData(): Promise<void> {
-    await this.kill('SIGKILL');
-    await rm(join(this.#root, 'copy'), { recursive: true, force: true });
-    await cp(this.#data, join(this.#root, 'copy'), { recursive: true });
-    await this.start();
-  }
-
-  async restoreData(): Promise<void> {
-    await this.kill('SIGKILL');
-    await rm(this.#data, { recursive: true, force: true });
-    await cp(join(this.#root, 'copy'), this.#data, { recursive: true });
-    await this.start();
+  /** The login works and every port is open (they are opened one after the other). */
+  protected async serves(): Promise<boolean> {
+    const login = { owner: 'polaris', name: 'polaris', password: 'polaris' };
+    const answer = await this.console('POST', '/core/v1/user/login', login);
+    const { token } = Object(answer['loginResponse']);
+    if (typeof token !== 'string' || token === '') return false;
+    this.#token = token;
+    return this.output.includes('finish starting server');
   }
 
   async console(method: string, path: string, body?: unknown, any?: 'any'): Promise<Record<string, unknown>> {
@@ -192,37 +147,11 @@ class Server implements PolarisServer {
     return JSON.parse(text);
   }
 
-  async stop(): Promise<void> {
-    await this.kill('SIGCONT');
-    await this.kill('SIGKILL');
-    await rm(this.#root, { recursive: true, force: true });
-  }
-
   async #writeConfiguration(folder: string): Promise<void> {
     await cp(this.#conf, folder, { recursive: true });
     const file = join(folder, 'polaris-server.yaml');
-    await writeFile(file, stringify(configuration(parse(await readFile(file, 'utf8')), this.#ports, this.#data, this.#options)));
+    await writeFile(file, stringify(configuration(parse(await readFile(file, 'utf8')), this.#ports, this.data, this.#options)));
     await writeFile(join(folder, 'plugin', 'ratelimit', 'rule.yaml'), stringify(rateLimits(this.#options)));
-  }
-
-  /** Ready: the login works and every port is open (they are opened one after the other). */
-  async #untilAnswers(child: ChildProcess): Promise<void> {
-    const ended = (): boolean => child.exitCode !== null || child.signalCode !== null;
-    await eventually(
-      async () => {
-        if (ended()) return;
-        const login = { owner: 'polaris', name: 'polaris', password: 'polaris' };
-        const answer = await this.console('POST', '/core/v1/user/login', login);
-        const { token } = Object(answer['loginResponse']);
-        if (typeof token !== 'string' || token === '') throw new Error('no token yet');
-        this.#token = token;
-        for (const word of ['finish starting server']) if (!this.#output.includes(word)) throw new Error(`not yet: ${word}`);
-        this.#output = '';
-      },
-      60_000,
-      50,
-    );
-    if (ended()) throw new Error(`polaris ended at once: ${this.#output}`);
   }
 }
 
@@ -327,23 +256,6 @@ async function writable(folder: string): Promise<void> {
     if (entry.isDirectory()) await writable(join(folder, entry.name));
     else await chmod(join(folder, entry.name), 0o644);
   }
-}
-
-/** A port that is free together with the one 1000 higher, where the Nacos gRPC service stands. */
-async function freeNacosPort(): Promise<number> {
-  for (let attempt = 0; attempt < 50; attempt++) {
-    const [port = 0] = await freePorts(1);
-    if (port + 1_000 <= 65_535 && (await isFree(port + 1_000))) return port;
-  }
-  throw new Error('polaris: found no two free ports 1000 apart');
-}
-
-function isFree(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer();
-    server.once('error', () => resolve(false));
-    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
-  });
 }
 
 function exists(path: string): Promise<boolean> {

@@ -1,15 +1,15 @@
 // Real etcd servers as child processes on loopback. Called by live tests and by main.ts.
-// Owns the process and its data directory; must never touch a process that it did not start.
-import { type ChildProcess, spawn } from 'node:child_process';
-import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EtcdClient } from '../../adapters/etcd/client.ts';
 import { systemClock } from '../../src/kernel/clock.ts';
 import { systemRandom } from '../../src/kernel/random.ts';
-import { eventually } from '../support/eventually.ts';
+import { ChildServer, type Command } from './child-server.ts';
 import { type EtcdVersion, etcdBinary } from './etcd.ts';
 import { freePorts } from './free-port.ts';
+
+const READY_MS = 60_000;
 
 export interface StartEtcdOptions {
   readonly version: EtcdVersion;
@@ -66,22 +66,14 @@ export async function startEtcdCluster(version: EtcdVersion, size: number): Prom
   return servers;
 }
 
-class Server implements EtcdServer {
+class Server extends ChildServer implements EtcdServer {
   readonly endpoint: string;
   readonly version: EtcdVersion;
   readonly #path: string;
   readonly #options: StartEtcdOptions;
   readonly #peerPort: number;
-  readonly #root: string;
-  readonly #data: string;
-  readonly #copy: string;
-  #child: ChildProcess | null = null;
-  /** The process that we ended ourselves; any other end is told. */
-  #killed: ChildProcess | null = null;
-  #authOn = false;
-  #output = '';
-
   readonly #member: { readonly name: string; readonly members: string };
+  #authOn = false;
 
   constructor(
     path: string,
@@ -91,92 +83,43 @@ class Server implements EtcdServer {
     root: string,
     member = { name: 'weir-test', members: `weir-test=http://127.0.0.1:${peerPort}` },
   ) {
+    super(`etcd ${options.version}`, root, READY_MS, options.dataDir);
     this.#member = member;
     this.endpoint = `127.0.0.1:${port}`;
     this.version = options.version;
     this.#path = path;
     this.#options = options;
     this.#peerPort = peerPort;
-    this.#root = root;
-    this.#data = options.dataDir ?? join(root, 'data');
-    this.#copy = join(root, 'copy');
   }
 
-  get pid(): number {
-    return this.#child?.pid ?? -1;
+  override async start(): Promise<void> {
+    await super.start();
+    if (this.#options.auth !== undefined && !this.#authOn) await this.#switchAuthOn(this.#options.auth.password);
   }
 
-  async start(): Promise<void> {
+  override async wipe(): Promise<void> {
+    await this.kill('SIGKILL');
+    this.#authOn = false;
+    await super.wipe();
+  }
+
+  protected async command(): Promise<Command> {
     const { tls } = this.#options;
     const url = `${tls === undefined ? 'http' : 'https'}://${this.endpoint}`;
     const peer = `http://127.0.0.1:${this.#peerPort}`;
     const args = [
-      ...['--name', this.#member.name, '--data-dir', this.#data, '--listen-client-urls', url, '--advertise-client-urls', url],
+      ...['--name', this.#member.name, '--data-dir', this.data, '--listen-client-urls', url, '--advertise-client-urls', url],
       ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer, '--initial-cluster', this.#member.members],
       ...['--log-level', 'error', ...(this.version === '3.6' ? ['--unsafe-no-fsync'] : [])],
       ...(tls === undefined ? [] : ['--cert-file', tls.cert, '--key-file', tls.key, '--trusted-ca-file', tls.ca]),
       ...(tls?.clientCertAuth === true ? ['--client-cert-auth'] : []),
       ...(this.#options.extraArgs ?? []),
     ];
-    const child = spawn(this.#path, args, {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, ...(process.arch === 'arm64' ? { ETCD_UNSUPPORTED_ARCH: 'arm64' } : {}) },
-    });
-    this.#child = child;
-    child.once('exit', (code, signal) => {
-      if (this.#killed !== child)
-        console.error(`etcd ${this.version} ended by itself: ${signal ?? code}: ${this.#output.slice(-1_000)}`);
-    });
-    const keep = (chunk: Buffer): void => {
-      this.#output = (this.#output + chunk.toString()).slice(-4_000);
-    };
-    child.stdout?.on('data', keep);
-    child.stderr?.on('data', keep);
-    await this.#untilAnswers(child);
-    if (this.#options.auth !== undefined && !this.#authOn) await this.#switchAuthOn(this.#options.auth.password);
+    const env = { ...process.env, ...(process.arch === 'arm64' ? { ETCD_UNSUPPORTED_ARCH: 'arm64' } : {}) };
+    return { path: this.#path, args, env };
   }
 
-  async kill(signal: NodeJS.Signals): Promise<void> {
-    const child = this.#child;
-    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
-    const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-    if (signal === 'SIGKILL' || signal === 'SIGTERM') this.#killed = child;
-    child.kill(signal);
-    if (signal === 'SIGKILL' || signal === 'SIGTERM') await gone;
-  }
-
-  async restart(): Promise<void> {
-    await this.start();
-  }
-
-  async wipe(): Promise<void> {
-    await this.kill('SIGKILL');
-    await rm(this.#data, { recursive: true, force: true });
-    this.#authOn = false;
-    await this.start();
-  }
-
-  async snapshotData(): Promise<void> {
-    await this.kill('SIGKILL');
-    await rm(this.#copy, { recursive: true, force: true });
-    await cp(this.#data, this.#copy, { recursive: true });
-    await this.start();
-  }
-
-  async restoreData(): Promise<void> {
-    await this.kill('SIGKILL');
-    await rm(this.#data, { recursive: true, force: true });
-    await cp(this.#copy, this.#data, { recursive: true });
-    await this.start();
-  }
-
-  async stop(): Promise<void> {
-    await this.kill('SIGCONT');
-    await this.kill('SIGKILL');
-    await rm(this.#root, { recursive: true, force: true });
-  }
-
-  async #untilAnswers(child: ChildProcess): Promise<void> {
+  protected async serves(): Promise<boolean> {
     const { tls, auth } = this.#options;
     const client = new EtcdClient(
       [{ address: this.endpoint, tls: tls !== undefined }],
@@ -189,18 +132,11 @@ class Server implements EtcdServer {
       { clock: systemClock, random: systemRandom },
     );
     try {
-      await eventually(
-        async () => {
-          if (child.exitCode !== null || child.signalCode !== null) return;
-          await client.call('Range', { key: Buffer.from('/') }, AbortSignal.timeout(2_000));
-        },
-        20_000,
-        20,
-      );
+      await client.call('Range', { key: Buffer.from('/') }, AbortSignal.timeout(2_000));
+      return true;
     } finally {
       client.close();
     }
-    if (child.exitCode !== null) throw new Error(`etcd ${this.version} ended at once: ${this.#output}`);
   }
 
   async #switchAuthOn(password: string): Promise<void> {

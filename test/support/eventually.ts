@@ -1,7 +1,7 @@
 // Waits in real time for a claim to become true; the only way in which tests wait.
 
 /** Calls `claim` every few ms until it returns without throwing (and not `false`), or throws its last error after `deadlineMs`. */
-export async function eventually<T>(claim: () => T | Promise<T>, deadlineMs = 5_000, everyMs = 10): Promise<T> {
+export async function eventually<T>(claim: () => T | Promise<T>, deadlineMs = 15_000, everyMs = 10): Promise<T> {
   const end = performance.now() + deadlineMs;
   for (;;) {
     let failure: unknown;

@@ -1,4 +1,4 @@
-// A reporter for node --test: one line for each file in which a test failed. Read by run-live.ts.
+// A reporter for node --test: one line for each file in which a test failed. Read by run-files.ts.
 import type { TestEvent } from 'node:test/reporters';
 
 /** Yields the path of each file once. */

@@ -152,7 +152,7 @@ export function servicesYaml(upstreams: readonly { readonly port: number }[], se
 }
 
 /** Runs a test on a bench; a failure names the seed, and whatever happens no process of the bench outlives it. */
-export async function onBench(body: (bench: FaultBench) => Promise<void>, withinMs = 90_000): Promise<void> {
+export async function onBench(body: (bench: FaultBench) => Promise<void>, withinMs = 180_000): Promise<void> {
   const bench = new FaultBench();
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {

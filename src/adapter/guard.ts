@@ -1,24 +1,26 @@
 // Owns how soon servers that failed may be tried again: with 1,000 watches each opening anew by itself, only one of them may connect.
-// Called by feed.ts. The waiting itself (with its jitter) is the supervisor's; this says no, and from when on it will say yes.
-import type { Clock } from '../../src/kernel/clock.ts';
-import { SourceError } from '../../src/model/snapshot.ts';
+// Called by adapters whose watches share a connection (polaris, l5). The waiting itself (with its jitter) is the supervisor's; this says
+// no, and from when on it will say yes.
+import type { Clock } from '../kernel/clock.ts';
+import { SourceError } from '../model/snapshot.ts';
 
-/** After this much health the count of failures starts again. */
+/** R7: after this much health the count of failures starts again. */
 const HEALTHY_MS = 30_000;
+/** Half of R7's bounds: the least that the supervisor waits, too. */
 const FIRST_MS = 500;
 const MAX_MS = 15_000;
 
 export class Guard {
   readonly #clock: Clock;
-  /** Tries in a row that cost nothing: each server gets one. */
   readonly #free: number;
   #failures = 0;
   #notBefore = Number.NEGATIVE_INFINITY;
   #last: SourceError | null = null;
 
-  constructor(clock: Clock, servers: number) {
+  /** `free`: failures in a row that cost nothing, where each of several servers gets a try. */
+  constructor(clock: Clock, free = 0) {
     this.#clock = clock;
-    this.#free = servers;
+    this.#free = free;
   }
 
   /** The last failure, as long as it is too early to try again; else null. */
