@@ -75,6 +75,8 @@ export class ConsulAdapter implements Adapter {
       // Services of a peer belong to the other side.
       register: config.peer === null,
       heartbeat: config.mode === 'agent' ? 'core' : 'none',
+      // They are in the catalog, which knows no TTL.
+      copiesStand: true,
       // Copies go in transactions of 64 operations: two a record, and one place for the fence.
       writesPerCall: 31,
       reads: FIELDS,

@@ -12,6 +12,8 @@ export interface Capabilities {
   readonly register: boolean;
   /** Who must keep a registration alive: nobody, the core's keeper by `renew`, or the adapter's own connection to the server. */
   readonly heartbeat: 'none' | 'core' | 'server';
+  /** True where copies have no lease and stand until they are removed, whatever `heartbeat` says of own instances. */
+  readonly copiesStand?: boolean;
   /** Records of one `put` that go into one call to the registry; absent: one each. */
   readonly writesPerCall?: number;
   /** True where all records of a service that live by our connection go in one call, however many; whatever `writesPerCall` says. */

@@ -27,7 +27,14 @@ function copy(port: number, migration = 'm1'): Instance {
   return { ...at, weight: 100, health: 'healthy', isolated: false, metadata };
 }
 
-function bench(options: { heartbeat?: Capabilities['heartbeat']; known?: readonly string[]; locks?: readonly string[] } = {}) {
+function bench(
+  options: {
+    heartbeat?: Capabilities['heartbeat'];
+    copiesStand?: boolean;
+    known?: readonly string[];
+    locks?: readonly string[];
+  } = {},
+) {
   const clock = new FakeClock();
   const instances = [copy(1), copy(2), copy(3, 'm2'), { ...copy(4), metadata: new Map() }];
   const state = { held: new Set<string>(), frozen: false, lost: false, holding: 0 };
@@ -58,6 +65,7 @@ function bench(options: { heartbeat?: Capabilities['heartbeat']; known?: readonl
     kind: 'fake',
     capabilities: {
       ...{ watch: 'push', list: true, register: true, heartbeat: options.heartbeat ?? 'none' },
+      ...(options.copiesStand === undefined ? {} : { copiesStand: options.copiesStand }),
       ...{ reads: new Set(), keeps: new Set(), tellsDeregistration: false, tellsAbsent: true },
     },
     watch: () => assert.fail('nothing is watched'),
@@ -136,6 +144,13 @@ describe('copies whose owner is gone', () => {
     state.lost = false;
     await minutes(4);
     assert.deepEqual(silenced, [], 'what was not seen free was not free');
+    await orphans.close();
+  });
+
+  it('are set unhealthy, too, where own instances have leases and copies have none', async () => {
+    const { orphans, silenced, minutes } = bench({ heartbeat: 'core', copiesStand: true });
+    await minutes(6);
+    assert.equal(silenced.length, 2);
     await orphans.close();
   });
 

@@ -190,5 +190,6 @@ export class Orphans {
 
 function isUnleased(adapter: Adapter): adapter is Unleased {
   const { setHealth, stateStore, capabilities } = adapter;
-  return capabilities.heartbeat === 'none' && capabilities.register && setHealth !== undefined && stateStore !== undefined;
+  const stand = capabilities.copiesStand ?? capabilities.heartbeat === 'none';
+  return stand && capabilities.register && setHealth !== undefined && stateStore !== undefined;
 }
