@@ -589,6 +589,28 @@ describe('pace of whole sets', () => {
   );
 });
 
+describe('liveness connection', () => {
+  claim(
+    'is for the target that ties records to connections: return copies elsewhere are written and renewed as beats',
+    async (rig) => {
+      rig.b.capabilities = { heartbeat: 'server' };
+      rig.a.native(S, instance(1));
+      rig.mirror();
+      await rig.clock.advance(1_000);
+      rig.b.native(S, instance(2));
+      await rig.clock.advance(100_000);
+      const liveness = (registry: typeof rig.a): readonly unknown[] => [
+        ...new Set(registry.calls.filter(({ what }) => what === 'put').map(({ how }) => how?.liveness)),
+      ];
+      assert.deepEqual(liveness(rig.b), ['connection']);
+      assert.deepEqual(liveness(rig.a), ['beat']);
+      assert.ok(rig.a.count('renew') >= 3, `${rig.a.count('renew')} renewals`);
+      assert.equal(rig.b.count('renew'), 0);
+    },
+    { liveness: 'connection' },
+  );
+});
+
 describe('the right to write', () => {
   claim('goes with every put and removal as the fence of its target', async (rig) => {
     const fence = { key: 'leader', createRevision: '1', leaseId: '2' };

@@ -1,6 +1,6 @@
 // Owns one direction of a migration: copies of `origin` in `target`, what this process remembers of them, and the way from a decision to
 // calls and back into the ledger. Called by mirror.ts, which has one for each direction. Must never write without its intent being durable.
-import type { Adapter } from '../adapter/contract.ts';
+import type { Adapter, WriteMode } from '../adapter/contract.ts';
 import type { SourceAccount } from '../catalog/view.ts';
 import { hostPort } from '../kernel/address.ts';
 import type { Clock } from '../kernel/clock.ts';
@@ -297,12 +297,12 @@ export class Side {
   // --- what the writer asks and tells ---
 
   #writerHost(): WriterHost {
-    const { spec, ownership } = this.#task;
+    const { ownership } = this.#task;
     return {
       adapter: () => this.#deps.sources.adapter(this.target),
       may: () => this.#host.may(),
       fence: () => ownership.fences.get(this.target),
-      liveness: ({ action }) => (action.why === 'kept' ? 'persistent' : spec.liveness),
+      liveness: ({ action }) => (action.why === 'kept' ? 'persistent' : this.#liveness()),
       begin: (ops) => this.#begin(ops),
       whose: (op, snapshot) => this.#whose(op, snapshot),
       done: (op, outcome, whole) => this.#done(op, outcome, whole),
@@ -314,9 +314,16 @@ export class Side {
     };
   }
 
+  /** `connection` is said of `to`: return copies in a registry that ties nothing to connections live by beats. */
+  #liveness(): WriteMode['liveness'] {
+    const { liveness } = this.#task.spec;
+    if (liveness !== 'connection') return liveness;
+    return this.#deps.sources.adapter(this.target)?.capabilities.heartbeat === 'server' ? 'connection' : 'beat';
+  }
+
   #newBeats(): Beats {
     const { clock, random, log, sources } = this.#deps;
-    const { spec, ledger } = this.#task;
+    const { ledger } = this.#task;
     const { target } = this;
     return new Beats({
       clock,
@@ -325,7 +332,7 @@ export class Side {
       target,
       ttl: COPY_TTL_MS,
       adapter: () => sources.adapter(target),
-      mayRenew: () => spec.liveness === 'beat' && this.#host.may() !== 'lost',
+      mayRenew: () => this.#liveness() === 'beat' && this.#host.may() !== 'lost',
       entries: () => leased(ledger, target),
       onForgotten: ({ service, ...at }) => {
         const notes = this.#notesOf(service);
