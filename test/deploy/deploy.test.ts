@@ -140,6 +140,14 @@ describe('deploy/', () => {
     });
   });
 
+  it('the unit and the image set malloc as the test of the memory cap does (test/faults/host.test.ts)', async () => {
+    const set = 'MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=131072';
+    assert.ok((await textOf('systemd/weir.service')).includes(`\nEnvironment=${set}\n`));
+    assert.ok((await textOf('Dockerfile')).includes(`\nENV ${set}\n`));
+    const tested = await readFile(join(ROOT, 'test/faults/host.test.ts'), 'utf8');
+    for (const pair of set.split(' ')) assert.ok(tested.includes(pair.replace('=', ": '")), pair);
+  });
+
   describe('the systemd unit', () => {
     it('passes systemd-analyze verify', async (t) => {
       const unit = (await textOf('systemd/weir.service')).replaceAll('/usr/lib/weir/', `${ROOT}/`);
