@@ -24,6 +24,7 @@ import { sourceError } from './errors.ts';
 import { Feed } from './feed.ts';
 import { TYPE_INSTANCE } from './protocol.ts';
 import { Question } from './question.ts';
+import { rightsFaults } from './rights.ts';
 import { Servers } from './servers.ts';
 import { Writer } from './writer.ts';
 
@@ -82,6 +83,10 @@ export class PolarisAdapter implements Adapter {
       if (result.kind === 'answer') return snapshotOf(question, result.answer, server, this.#answers);
       throw new SourceError('malformed', `polaris ${server}: ${question.about}: "no change" to a first question`);
     });
+  }
+
+  mayWrite(keys: readonly ServiceKey[], signal: AbortSignal): Promise<readonly SourceError[]> {
+    return this.#call(signal, (until) => rightsFaults(this.#servers, keys, until));
   }
 
   put(writes: readonly Write[], how: WriteMode, signal: AbortSignal): Promise<readonly (WriteReceipt | SourceError)[]> {

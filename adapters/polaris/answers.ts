@@ -1,11 +1,11 @@
 // Owns what an answer means: answer → snapshot or list, or the failure that it is (protocol notes, section 12, second table).
-// Called by feed.ts and adapter.ts; must never call anything but 200000 and 400202 a fact about a service.
+// Called by feed.ts, writer.ts, rights.ts and adapter.ts; must never call anything but 200000 and 400202 a fact about a service.
 import { type ServiceKey, serviceId } from '../../src/model/service.ts';
 import { type ServiceList, type Snapshot, SourceError } from '../../src/model/snapshot.ts';
 import type { Epochs } from './epochs.ts';
-import { codeError, NOT_FOUND, OK } from './errors.ts';
+import { codeError, NO_NEED_UPDATE, NOT_FOUND, OK } from './errors.ts';
 import { instancesOf, listOf, type MappingOptions } from './mapping.ts';
-import { type DiscoverResponse, textOf } from './protocol.ts';
+import { type DiscoverResponse, type NativeResponse, textOf, type WriteName } from './protocol.ts';
 import type { Question } from './question.ts';
 
 export interface AnswerDeps extends MappingOptions {
@@ -49,4 +49,16 @@ export function blankNamespace(namespace: string, server: string, others: readon
 /** The revision of an answer, '' for none. */
 export function revisionOf(answer: DiscoverResponse): string {
   return textOf(answer.service?.revision) ?? '';
+}
+
+/** Of an answer to a write; 0 where it says none. */
+export function codeOf(answer: NativeResponse): number {
+  return answer.code?.value ?? 0;
+}
+
+/** Throws SourceError unless the answer to a write is a success. */
+export function accept(answer: NativeResponse, server: string, name: WriteName, { namespace, name: service }: ServiceKey): void {
+  const code = codeOf(answer);
+  if (code === OK || code === NO_NEED_UPDATE) return;
+  throw codeError(code, textOf(answer.info) ?? '', server, `${name} of ${namespace}/${service}`);
 }

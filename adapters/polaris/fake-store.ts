@@ -97,8 +97,7 @@ export class FakeStore {
     if (fault !== null) return refusal(fault);
     const place = placeOf(namespace, name);
     if (this.#aliases.has(place)) return refusal(BAD_REQUEST);
-    const given = textOf(native.id) ?? '';
-    const id = given !== '' ? given : createHash('sha1').update(`${namespace}##${name}##${host}##${port}`).digest('hex');
+    const id = textOf(native.id) || idOfAddress(native);
     const service = this.#service(namespace, name);
     const before = service.records.get(id)?.native;
     const heartbeat = native.healthCheck?.heartbeat;
@@ -129,7 +128,8 @@ export class FakeStore {
   }
 
   deregister(native: NativeInstance): NativeResponse {
-    const id = textOf(native.id);
+    const named = textOf(native.host) !== undefined && textOf(native.service) !== undefined;
+    const id = textOf(native.id) ?? (named ? idOfAddress(native) : undefined);
     if (id === undefined) return refusal(400_120);
     if (id === '') return refusal(400_130);
     for (const service of this.#services.values()) service.records.delete(id);
@@ -310,6 +310,12 @@ function shownOf(service: Service): Shown {
   });
   const revisions = natives.map(({ revision }) => textOf(revision) ?? '').sort();
   return { service, instances, revision: sha1([service.id, ...revisions]) };
+}
+
+/** The id that the server makes of an address when the writer gives none. */
+function idOfAddress({ namespace, service, host, port }: NativeInstance): string {
+  const text = `${textOf(namespace) ?? ''}##${textOf(service) ?? ''}##${textOf(host) ?? ''}##${port?.value ?? 0}`;
+  return createHash('sha1').update(text).digest('hex');
 }
 
 function registerFault(native: NativeInstance): number | null {

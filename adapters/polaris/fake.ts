@@ -50,6 +50,8 @@ export class FakePolaris {
   readonly store: FakeStore;
   auth: FakeAuth = 'off';
   token = 'fake-token';
+  /** Names of services that nobody may write. */
+  readonly forbidden = new Set<string>();
   /** Nothing is answered any more (SIGSTOP, half-open). */
   silent = false;
   /** The server lacks BatchHeartbeat. */
@@ -181,6 +183,7 @@ export class FakePolaris {
     if (code !== null) return refusal(code);
     // Beats are never checked.
     if (name !== 'Heartbeat' && this.auth === 'strict' && token !== this.token) return refusal(401_001);
+    if (name !== 'Heartbeat' && this.forbidden.has(textOf(instance.service) ?? '')) return refusal(401_001);
     if (name === 'Heartbeat') return this.store.heartbeat(instance);
     return name === 'RegisterInstance' ? this.store.register(instance) : this.store.deregister(instance);
   }

@@ -235,6 +235,31 @@ describe('polaris writer', () => {
       await bare.close();
     }));
 
+  it('tells which services may not be written, and changes nothing by asking', () =>
+    rig(async (r) => {
+      const receipt = await r.put(sampleInstance(1));
+      const before = r.fake.store.image();
+      const other = { ...KEY, name: 'theirs' };
+      r.fake.forbidden.add('theirs');
+      const faults = (await r.adapter.mayWrite?.([KEY, other, { ...KEY, name: 'nobodys' }], never())) ?? [];
+      assert.deepEqual(
+        faults.map(({ causeKind }) => causeKind),
+        ['denied'],
+      );
+      assert.match(faults[0]?.message ?? '', /default\/theirs may not be written: .*READ_WRITE/);
+      assert.deepEqual(r.fake.store.image(), before);
+      assert.deepEqual(
+        (await r.shown()).map(({ id }) => id),
+        [receipt.nativeId],
+      );
+      r.fake.forbidden.clear();
+      for (let n = 0; n < 40; n++) r.fake.forbidden.add(`f${n}`);
+      const many = Array.from({ length: 40 }, (_, n) => ({ ...KEY, name: `f${n}` }));
+      assert.equal((await r.adapter.mayWrite?.(many, never()))?.length, 8, 'a few are named');
+      await r.fake.close();
+      await assert.rejects(r.adapter.mayWrite?.([KEY], never()) ?? assert.fail(), { causeKind: 'lost' });
+    }));
+
   it('refusals come back in the place of their write, in words, without the token', () =>
     rig(
       async (r) => {

@@ -5,26 +5,11 @@ import type { Clock } from '../../src/kernel/clock.ts';
 import type { RegistryHealth } from '../../src/model/instance.ts';
 import { type ServiceId, type ServiceKey, serviceId } from '../../src/model/service.ts';
 import { asSourceError, SourceError } from '../../src/model/snapshot.ts';
-import {
-  BAD_REQUEST,
-  codeError,
-  HEARTBEAT_ON_DISABLED,
-  isMissing,
-  NO_NEED_UPDATE,
-  NOT_FOUND,
-  OK,
-  SAME_INSTANCE,
-} from './errors.ts';
+import { accept, codeOf } from './answers.ts';
+import { BAD_REQUEST, HEARTBEAT_ON_DISABLED, isMissing, NOT_FOUND, OK, SAME_INSTANCE } from './errors.ts';
 import type { Feed } from './feed.ts';
 import { healthCheck, type MappingOptions, nativeOf, rewritable } from './mapping.ts';
-import {
-  type DiscoverResponse,
-  type NativeInstance,
-  type NativeResponse,
-  TYPE_INSTANCE,
-  textOf,
-  type WriteName,
-} from './protocol.ts';
+import { type DiscoverResponse, type NativeInstance, TYPE_INSTANCE, textOf } from './protocol.ts';
 import { Question } from './question.ts';
 import type { Servers } from './servers.ts';
 
@@ -294,17 +279,6 @@ function idsOf(answer: DiscoverResponse): ReadonlySet<string> | null {
   const instances = answer.instances ?? [];
   if (code !== OK || instances.length > MAX_CHECKED) return null;
   return new Set(instances.map(({ id }) => textOf(id) ?? ''));
-}
-
-function codeOf(answer: NativeResponse): number {
-  return answer.code?.value ?? 0;
-}
-
-/** Throws SourceError unless the answer is a success. */
-function accept(answer: NativeResponse, server: string, name: WriteName, { namespace, name: service }: ServiceKey): void {
-  const code = codeOf(answer);
-  if (code === OK || code === NO_NEED_UPDATE) return;
-  throw codeError(code, textOf(answer.info) ?? '', server, `${name} of ${namespace}/${service}`);
 }
 
 async function settled<T>(run: () => Promise<T | SourceError>, signal: AbortSignal): Promise<T | SourceError> {

@@ -64,7 +64,20 @@ describe('polaris adapter on a real server: rights, limits, places', () => {
         const seen = await adapter.read(key('theirs'), never());
         assert.ok(seen.kind === 'present' && seen.instances.length === 1);
       }, 20_000);
-      // 2. Writing: not into a service of others, freely into one that the first register makes (not in a namespace of others).
+      // 2. What a plan asks beforehand: the right on each service, and nothing is written by the question.
+      const mayNot = async (...names: readonly string[]): Promise<readonly string[]> =>
+        (
+          (await adapter.mayWrite?.(
+            names.map((name) => key(name)),
+            never(),
+          )) ?? assert.fail()
+        ).map(({ message }) => message);
+      const [fault = '', ...others] = await mayNot('theirs', 'mine');
+      assert.match(fault, /default\/theirs may not be written: .*READ_WRITE/);
+      assert.deepEqual(others, []);
+      const kept = await adapter.read(key('theirs'), never());
+      assert.ok(kept.kind === 'present' && kept.instances.length === 1);
+      // Writing: not into a service of others, freely into one that the first register makes (not in a namespace of others).
       assert.equal(await put(key('theirs'), 2), 'denied');
       assert.equal(await put(key('mine'), 2), 'written');
       assert.equal(await put(key('made', 'weir-ns'), 2), 'denied');
@@ -88,6 +101,7 @@ describe('polaris adapter on a real server: rights, limits, places', () => {
       await allow(polaris, user.id, { services: [{ id: '*' }] });
       await eventually(async () => assert.equal(await put(key('inside', 'weir-ns'), 2), 'written'), 15_000, 200);
       assert.equal(await put(key('theirs'), 3), 'written');
+      assert.deepEqual(await mayNot('theirs', 'granted'), []);
     },
   );
 
