@@ -93,6 +93,18 @@ export async function fleetHistory(bench: FaultBench, n: number): Promise<FleetF
     await eventually(async () => assert.equal(writersOf(fleet).length, 1, 'one sidecar writes'), 5_000, 50);
     let asked = await gated(first, '/m1/shift', { weight: 10 });
     const [writer = assert.fail('nobody writes')] = writersOf(fleet);
+    // Before its report of this step, a death would forbid the next one, and rightly.
+    await eventually(
+      async () => {
+        const reports = [...(await keys.range('/weir/migrations/report/m1/')).values()].map((text) => JSON.parse(text));
+        assert.deepEqual(
+          reports.map(({ weight }) => weight),
+          Array(n).fill(10),
+        );
+      },
+      15_000,
+      20,
+    );
     await fleet.get(writer)?.kill();
     const killedAt = performance.now();
     await provide(2);
