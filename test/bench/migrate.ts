@@ -156,6 +156,9 @@ class Run {
     this.#config = this.#bench.config(`sources:\n${origin.yaml}${target.yaml}`);
     let weir = await this.#start();
     await eventually(async () => assert.equal((await weir.source('origin')).services, services + ASKED), 60_000, 100);
+    // What the target does not show yet would be taken for missing, and copied.
+    const there = this.#bothSides ? 2 * ASKED : 0;
+    await eventually(async () => assert.equal((await weir.source('target')).instances, there), 60_000, 100);
     for (const name of this.#asked()) await drawnBy(weir, name, a.address);
     await sleep(this.#options.restMs ?? REST_MS);
     const watching = await rest(weir, idleS);
