@@ -46,6 +46,26 @@ describe('shrink guard: sizes of services', () => {
     assert.equal(fixture.size(S), 10);
   });
 
+  it('a service that the list lost and names again, with half of its instances: the other half stays held', () => {
+    const fixture = new CatalogFixture();
+    surround(fixture);
+    const others = Array.from({ length: 20 }, (_, i) => `default/other-${i}`);
+    fixture.say('a', S, addresses(4));
+    fixture.list('a', [S, ...others]);
+    fixture.list('a', others);
+    assert.equal(fixture.heldIn(S), 4);
+    // A wiped registry that fills up: the list is first, the service follows.
+    fixture.list('a', [S, ...others]);
+    assert.deepEqual([fixture.size(S), fixture.heldIn(S)], [4, 0]);
+    fixture.say('a', S, addresses(2));
+    assert.deepEqual([fixture.size(S), fixture.heldIn(S)], [4, 2]);
+    fixture.say('a', S, addresses(4));
+    assert.deepEqual([fixture.size(S), fixture.heldIn(S)], [4, 0]);
+    // From then on a loss is judged by its own size.
+    fixture.say('a', S, addresses(2));
+    assert.deepEqual([fixture.size(S), fixture.heldIn(S)], [2, 0]);
+  });
+
   it('an absent answer holds everything, and hold: false removes at once', () => {
     const fixture = new CatalogFixture();
     surround(fixture);

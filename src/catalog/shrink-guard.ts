@@ -116,6 +116,8 @@ export class ServiceGuard {
   #present: readonly Instance[] = NO_INSTANCES;
   /** Sorted by address; never an address that is present. */
   #kept: readonly Kept[] = NONE;
+  /** Holds that ended only because the list names the service again; until the next answer they may turn out to be losses after all. */
+  #doubted: readonly Kept[] = NONE;
   #clock = 0;
   #liveSince: number | null = null;
   /** Hold clock at which the next confirming read is wanted. */
@@ -168,13 +170,15 @@ export class ServiceGuard {
   answer(answer: Answer, policy: HoldPolicy, now: number): Outcome {
     const split = this.#split(answer);
     const { lost, listedBefore, lostNatives, listedNatives } = split;
-    const tooMuch = answer.newEpoch || this.#source.losesTooMuch(lost.length, now);
+    const doubted = this.#doubtedOf(lost);
+    const wide = doubted.some(({ hold }) => hold?.kind === 'sourceWide');
+    const tooMuch = answer.newEpoch || wide || this.#source.losesTooMuch(lost.length, now);
     const sourceWide = policy.enabled && lost.length > 0 && tooMuch;
     // Its list may have told of the loss before its watch told of the new history.
     if (answer.newEpoch) this.widen();
     // A mirror puts its copies back at once where a registry lost everything: they must not make the loss of the natives look small.
     const most = lost.length > listedBefore * SERVICE_SHARE || lostNatives > listedNatives * SERVICE_SHARE;
-    const hold = sourceWide || (policy.enabled && most);
+    const hold = sourceWide || (policy.enabled && (most || doubted.length > 0));
     const held = hold ? this.#newHolds(lost, sourceWide ? 'sourceWide' : 'service', policy, now) : NONE;
     this.#markSecondRead(split.stillHeld, policy, now);
     this.#source.window.add(now, lost.length, hold ? 0 : lost.length);
@@ -209,10 +213,14 @@ export class ServiceGuard {
     return confirmed;
   }
 
-  /** The source has the service after all (its list said otherwise for a while): what was held is present again. */
+  /**
+   * The source has the service after all (its list said otherwise for a while): what was held is present again. A registry that was wiped
+   * fills up bit by bit, so that the next answer may lack some of it: that is no new loss, however small, but the old one.
+   */
   unhold(now: number): readonly Kept[] {
     const back = this.#kept.filter((one) => one.hold !== null);
     for (const { hold } of back) if (hold !== null) this.#source.window.takeBack(now, hold.since);
+    this.#doubted = back.length === 0 ? this.#doubted : back;
     const present = [...this.#present, ...back.map((one) => one.instance)].sort(compareAddress);
     this.#replace(
       present,
@@ -258,6 +266,7 @@ export class ServiceGuard {
 
   /** Forgets everything: the source left the config, or its word expired. Nothing counts as lost. */
   clear(): void {
+    this.#doubted = NONE;
     this.#replace(NO_INSTANCES, NONE);
   }
 
@@ -271,6 +280,15 @@ export class ServiceGuard {
       this.#kept.filter((one) => !gone.has(one.instance)),
     );
     return left;
+  }
+
+  /** The holds that were doubted, of what an answer lacks; asked for once. */
+  #doubtedOf(lost: readonly Instance[]): readonly Kept[] {
+    const before = this.#doubted;
+    this.#doubted = NONE;
+    if (before === NONE || lost.length === 0) return NONE;
+    const instances = before.map(({ instance }) => instance);
+    return lost.flatMap((instance) => before[indexOfAddress(instances, instance)] ?? []);
   }
 
   #split(answer: Answer) {
